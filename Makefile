@@ -1,0 +1,55 @@
+# Every variable maps onto one flag; anything else goes through ARGS, as in
+#   make pretrain BACKBONE=vit DATA=photos/ EPOCHS=100 BATCH=256 GPUS=4 ARGS="--temperature 0.2"
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/fewlabel
+INSTALLED := $(VENV)/.installed
+
+FLAGS := $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(DATA),--data "$(DATA)") $(if $(EPOCHS),--epochs $(EPOCHS)) \
+	$(if $(BATCH),--batch-size $(BATCH)) $(if $(GPUS),--processes $(GPUS)) $(if $(IMAGE_SIZE),--image-size $(IMAGE_SIZE)) \
+	$(if $(VIEWS),--views $(VIEWS)) $(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)") $(if $(RESUME),--resume "$(RESUME)")
+VIEW_FLAGS := $(if $(DATA),--data "$(DATA)") $(if $(VIEWS),--views $(VIEWS)) $(if $(IMAGE_SIZE),--image-size $(IMAGE_SIZE)) \
+	$(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)")
+
+.DEFAULT_GOAL := help
+.PHONY: help setup pretrain views backbones runs test lint bench clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@echo 'Variables: BACKBONE DATA EPOCHS BATCH GPUS IMAGE_SIZE VIEWS SEED OUT RESUME; anything else in ARGS="--flag value".'
+
+setup: $(INSTALLED) ## Make .venv with everything in it
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "Fewlabel needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name one: make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+pretrain: $(INSTALLED) ## Learn features from images without labels: BACKBONE=resnet50 DATA=folder
+	@$(RUN) pretrain $(FLAGS) $(ARGS)
+
+views: $(INSTALLED) ## Draw augmented pairs of DATA's images, to look at before training
+	@$(RUN) views $(VIEW_FLAGS) $(ARGS)
+
+backbones: $(INSTALLED) ## List the architectures that BACKBONE can name
+	@$(RUN) backbones $(ARGS)
+
+runs: $(INSTALLED) ## List the runs made so far
+	@$(RUN) runs $(ARGS)
+
+test: $(INSTALLED) ## Run the test suite
+	$(VENV)/bin/python -m pytest -q -n 2 $(ARGS)
+
+lint: $(INSTALLED) ## Check format, style, types and the order of the rooms
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(INSTALLED) ## Measure against the peers, side by side: DATA=folder of CIFAR-10 parquet, PHOTOS=folder of JPEGs
+	$(VENV)/bin/python -m benchmarks $(if $(DATA),--data "$(DATA)") $(if $(PHOTOS),--photos "$(PHOTOS)") $(ARGS)
+
+clean: ## Remove .venv and caches; runs stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,82 @@
+"""The command line: `fewlabel <command>`, also as `python -m fewlabel <command>`."""
+
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+
+from fewlabel import __version__
+from fewlabel.errors import UserError
+
+COMMANDS = {
+    "pretrain": "Learn features from the images of a source, without labels (SimCLR).",
+    "views": "Draw augmented pairs of a source's images, to look at before training.",
+    "backbones": "List the architectures that --backbone can name.",
+    "runs": "List the runs made so far with their main figures.",
+}
+"""Each has a module of its name in `pipelines` with a `Config` dataclass and `run(config)`."""
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: fewlabel <command> [options]",
+            "",
+            "Many images, few labels: pretrain, evaluate and search on your own machine.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`fewlabel <command> --help` shows a command's options, `fewlabel --version` the version.",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status: 0 for success, 2 for something the user can put right."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"fewlabel {__version__}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    try:
+        if command not in COMMANDS:
+            near = get_close_matches(command, COMMANDS, n=1)
+            raise UserError(
+                f"There is no command {command!r}."
+                + (f" Did you mean {near[0]!r}?" if near else "")
+                + f" The commands are {', '.join(COMMANDS)}."
+            )
+        pipeline = import_module(f"fewlabel.pipelines.{command}")
+        from fewlabel.pipelines.configuration import parse
+
+        status: int = pipeline.run(parse(pipeline.Config, command, rest))
+        return status
+    except UserError as error:
+        # Of several processes that fail alike, one speaks.
+        if os.environ.get("RANK", "0") == "0":
+            from rich.markup import escape
+
+            from fewlabel.console import console
+
+            console.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (`head`, say) has gone; writing more at exit would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+if __name__ == "__main__":
+    if sys.path and sys.path[0] and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
+        sys.exit("Start Fewlabel with `fewlabel` or `python -m fewlabel`: run as a file, its rooms shadow Python's own.")
+    sys.exit(main())

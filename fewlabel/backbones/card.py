@@ -1,0 +1,118 @@
+"""The model card of an encoder: what it is, where it comes from, how to load it, what it can't do."""
+
+import json
+from typing import Any
+
+from fewlabel.backbones.encoder_config import WEIGHTS, EncoderConfig
+
+__all__ = ["model_card"]
+
+_CARD = """\
+---
+library_name: {library}
+pipeline_tag: image-feature-extraction
+tags:
+- fewlabel
+- self-supervised
+---
+
+# {name} at {size} px
+
+An image encoder, trained without labels: an image becomes {features:,} numbers. {parameters:,} parameters.
+Trained on {channels} of {bits} bits a channel.
+
+## Load it
+
+```python
+import fewlabel
+
+encoder = fewlabel.load_encoder("path/to/this/directory")
+features = encoder(images)  # PIL images, arrays, or a tensor (B, C, h, w) -> (B, {features})
+```
+{timm}
+## What the network sees
+
+The whole image, resized to {size} x {size} px (bilinear, antialiased, out of proportion if it isn't square),
+on the scale from 0 (black) to 1 (white), minus `{mean}`, divided by `{std}`.
+
+## Where it comes from
+
+{provenance}
+{metrics}
+## Limits
+
+The features carry what told images of that source apart in spite of the augmentations. On images of another
+kind, camera or hospital they may carry little: measure before you rely on them. They inherit whatever is
+uneven in the source. Similar features mean similar appearance, not the same diagnosis, species or person.
+"""
+
+_TIMM = """
+With timm alone, from within this directory:
+
+```python
+import timm
+import torch
+from safetensors.torch import load_file
+
+model = timm.create_model({arguments})
+{then}model.load_state_dict(load_file("{weights}"))
+model.eval()
+```
+"""
+
+
+def model_card(config: EncoderConfig, parameters: int) -> str:
+    """The card as Markdown; the Python block for timm runs as it stands."""
+    return _CARD.format(
+        library="timm" if config.timm_call else "fewlabel",
+        name=config.name,
+        size=config.image_size,
+        features=config.num_features,
+        parameters=parameters,
+        channels={1: "greyscale images", 3: "colour images"}.get(
+            config.in_chans, f"images of {config.in_chans} channels"
+        ),
+        bits=config.bits,
+        timm=_timm_section(config.timm_call) if config.timm_call else "",
+        mean=list(config.mean),
+        std=list(config.std),
+        provenance=_provenance(config),
+        metrics=_metrics(config.provenance.get("metrics")),
+    )
+
+
+def _timm_section(call: dict[str, Any]) -> str:
+    arguments = [repr(call["architecture"])]
+    arguments += [f"{name}={value!r}" for name, value in call["arguments"].items()]
+    then = "".join(f"{line}\n" for line in call["then"])
+    return _TIMM.format(arguments=", ".join(arguments), then=then, weights=WEIGHTS)
+
+
+def _provenance(config: EncoderConfig) -> str:
+    facts = {
+        **{name: value for name, value in config.provenance.items() if name != "metrics"},
+        "options": config.options,
+        "made with": config.made_with,
+    }
+    return "\n".join(
+        f"- {name.replace('_', ' ')}: {_inline(value)}" for name, value in facts.items() if value != {}
+    )
+
+
+def _inline(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    # A backtick or a line break would end the code span.
+    return "`" + " ".join(text.replace("`", "'").split()) + "`"
+
+
+def _metrics(metrics: Any) -> str:
+    if not isinstance(metrics, dict) or not metrics:
+        return ""
+    rows = "\n".join(f"| {name.replace('_', ' ')} | {_figure(value)} |" for name, value in metrics.items())
+    return f"\n## Figures\n\nOn that source alone.\n\n| | |\n|---|---|\n{rows}\n"
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{value['mean']:.4g} ({value['low']:.4g} to {value['high']:.4g})"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

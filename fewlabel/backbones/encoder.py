@@ -1,0 +1,230 @@
+"""The encoder directory: what pretraining leaves behind and everything downstream takes."""
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fewlabel import __version__
+from fewlabel.backbones.backbone import Backbone
+from fewlabel.backbones.card import model_card
+from fewlabel.backbones.encoder_config import CONFIG, FORMAT, WEIGHTS, EncoderConfig, read_config
+from fewlabel.backbones.meta import without_weights
+from fewlabel.backbones.pixels import Images, as_batch
+from fewlabel.backbones.registry import create
+from fewlabel.errors import UserError
+from fewlabel.files import atomic_path
+
+__all__ = ["Encoder", "load_encoder", "save_encoder"]
+
+
+class Encoder(nn.Module):
+    """A backbone with the preprocessing that it was trained with: images -> features.
+
+    It is always in eval mode: `train()` leaves it there, so that a probe which trains a head on top can't
+    disturb batch statistics. Its parameters take gradients; to fine-tune, train `encoder.backbone` itself on
+    `encoder.preprocess(images)`.
+    """
+
+    mean_values: Tensor
+    std_values: Tensor
+
+    def __init__(self, backbone: Backbone, config: EncoderConfig, directory: Path, digest: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.config = config
+        self.directory = directory
+        self.hash = digest
+        """SHA-256 over `config.json` and `model.safetensors`: names these weights and their preprocessing."""
+        self.num_features = backbone.num_features
+        self.image_size = backbone.image_size
+        self.mean = config.mean
+        """Mean of each channel on the [0, 1] scale, over the training images."""
+        self.std = config.std
+        shape = (1, backbone.in_chans, 1, 1)
+        self.register_buffer("mean_values", torch.tensor(self.mean).view(shape), persistent=False)
+        self.register_buffer("std_values", torch.tensor(self.std).view(shape), persistent=False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Stay in eval mode, whatever `mode` says."""
+        return super().train(False)
+
+    def preprocess(self, images: Images) -> Tensor:
+        """What the backbone was trained to see of `images`.
+
+        Args:
+            images: a tensor (B, C, h, w), uint8, uint16 or float in [0, 1], or a list of PIL images and
+                arrays (h, w, C) or (h, w) of any sizes. Grey and colour convert into each other.
+
+        Returns:
+            (B, in_chans, image_size, image_size) float32 on this module's device. The whole image is squashed
+            to the square with antialiasing: every pixel is seen, none is cropped. Then normalised.
+
+        Raises:
+            UserError: pixels that can't be understood; the message says which and why.
+        """
+        pixels = as_batch(images, self.image_size, self.backbone.in_chans, self.mean_values.device)
+        return (pixels - self.mean_values) / self.std_values
+
+    def forward(self, images: Images) -> Tensor:
+        """Features (B, num_features) of `images`, as `preprocess` takes them."""
+        features: Tensor = self.backbone(self.preprocess(images))
+        return features
+
+
+def save_encoder(
+    directory: Path,
+    backbone: Backbone,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    bits: int,
+    provenance: dict[str, Any],
+) -> Path:
+    """Write `config.json`, `model.safetensors` and a model card, atomically.
+
+    Args:
+        directory: where to; an encoder that stands there is replaced, anything else there is refused.
+        backbone: as `create` made it, in any memory format and on any device.
+        mean: per channel on the [0, 1] scale, as subtracted in training; `in_chans` numbers.
+        std: as divided by in training; likewise.
+        bits: depth of the training images, 8 or 16.
+        provenance: JSON values for the record: the source and its fingerprint, command, commit, versions, and
+            `metrics` (names to a number or to `{mean, low, high}`), which the card shows.
+
+    Returns:
+        `directory`.
+
+    Raises:
+        UserError: `directory` holds something else, or the disk is full.
+        ValueError: mean, std or bits don't fit the backbone, or `provenance` is no JSON.
+    """
+    config = EncoderConfig(
+        name=backbone.name,
+        options=backbone.options,
+        image_size=backbone.image_size,
+        in_chans=backbone.in_chans,
+        num_features=backbone.num_features,
+        mean=tuple(map(float, mean)),
+        std=tuple(map(float, std)),
+        bits=bits,
+        timm_call=backbone.timm_call,
+        made_with={"fewlabel": __version__, "timm": timm.__version__, "torch": torch.__version__},
+        provenance=provenance,
+    )
+    text = json.dumps({"format": FORMAT, **config.as_json()}, indent=2, allow_nan=False) + "\n"
+    _refuse_foreign(directory)
+    # Copies: safetensors refuses tensors that share memory or lie in another order than their shape.
+    weights = {
+        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, value in backbone.body.state_dict().items()
+    }
+    with _set_aside(directory), atomic_path(directory) as temporary:
+        temporary.mkdir()
+        try:
+            save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        (temporary / CONFIG).write_text(text, encoding="utf-8")
+        parameters = sum(parameter.numel() for parameter in backbone.parameters())
+        (temporary / "README.md").write_text(model_card(config, parameters), encoding="utf-8")
+    return directory
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """Refuse to replace anything but an encoder or an empty directory."""
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return
+    try:
+        read_config(directory)
+    except UserError as error:
+        raise UserError(f"{directory} exists already, so nothing was written there. {error}") from error
+
+
+@contextlib.contextmanager
+def _set_aside(directory: Path) -> Iterator[None]:
+    """Move what stands at `directory` out of the way of the block, and back if the block fails.
+
+    A kill in between loses nothing: the old one is then left as `.NAME.old`.
+    """
+    if not directory.exists():
+        yield
+        return
+    aside = directory.with_name(f".{directory.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    directory.replace(aside)
+    try:
+        yield
+    except BaseException:
+        aside.replace(directory)
+        raise
+    shutil.rmtree(aside)
+
+
+def load_encoder(directory: str | Path) -> Encoder:
+    """Rebuild the encoder in `directory`, on the CPU. Nothing in it is ever unpickled or executed.
+
+    Raises:
+        UserError: no such directory, something else or damaged files in it, weights of another network.
+    """
+    directory = Path(directory)
+    config = read_config(directory)
+    path = directory / WEIGHTS
+    try:
+        weights = load_file(path)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing: the encoder is incomplete. Copy the whole directory again."
+        ) from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}). Copy it again or pretrain anew.") from error
+    build = partial(
+        create, config.name, image_size=config.image_size, in_chans=config.in_chans, **config.options
+    )
+    # Before any memory is taken: a config.json may name a giant that the weights are not.
+    with without_weights():
+        expected = build().body.state_dict()
+    _check_weights(path, config, expected, weights)
+    # The weights drawn here are overwritten; whoever loads an encoder keeps their random state.
+    with torch.random.fork_rng(devices=[]):
+        backbone = build()
+    backbone.body.load_state_dict(weights)
+    if backbone.num_features != config.num_features:
+        raise UserError(
+            f"{directory / CONFIG} states {config.num_features} features; {config.name} has "
+            f"{backbone.num_features}. The file was changed: copy it again."
+        )
+    digest = hashlib.sha256()
+    for name in (CONFIG, WEIGHTS):
+        with (directory / name).open("rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return Encoder(backbone, config, directory, digest.hexdigest())
+
+
+def _check_weights(
+    path: Path, config: EncoderConfig, expected: dict[str, Tensor], found: dict[str, Tensor]
+) -> None:
+    differences = [f"{name} is missing" for name in expected.keys() - found.keys()]
+    differences += [f"{name} is unknown" for name in found.keys() - expected.keys()]
+    differences += [
+        f"{name} has the shape {tuple(found[name].shape)} and not {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    if differences:
+        raise UserError(
+            f"{path} doesn't hold the weights of {config.name} at {config.image_size} px with "
+            f"{config.in_chans} channels: {sorted(differences)[0]}, {len(differences)} differences in "
+            f"all. timm {config.made_with.get('timm', '?')} made it; timm {timm.__version__} is installed."
+        )

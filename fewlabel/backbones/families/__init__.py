@@ -1,0 +1,1 @@
+"""The families, one file each. A file registers its family when imported; nothing else lists it."""

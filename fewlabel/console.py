@@ -1,0 +1,43 @@
+"""The one console: every message and progress bar goes to standard error, results to standard output."""
+
+import sys
+from collections.abc import Iterable
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+__all__ = ["console", "print_table", "progress_bar", "track"]
+
+console = Console(stderr=True)
+
+Item = TypeVar("Item")
+
+
+def progress_bar(*columns: str) -> Progress:
+    """A progress bar on the console with extra text `columns` (rich markup over `task.fields`).
+
+    It shows nothing where standard error is no terminal, so that logs stay readable.
+    """
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *(TextColumn(column) for column in columns),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def track(items: Iterable[Item], description: str, total: int) -> Iterable[Item]:
+    """Yield `items` under a progress bar of `total` steps."""
+    with progress_bar() as bar:
+        yield from bar.track(items, total=total, description=description)
+
+
+def print_table(table: Table) -> None:
+    """Print a command's result on standard output, whole lines where no terminal cuts them."""
+    output = Console() if sys.stdout.isatty() else Console(width=240)
+    output.print(table)

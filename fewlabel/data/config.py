@@ -1,0 +1,93 @@
+"""What a user can say about images and views; nothing heavy is imported here."""
+
+import re
+from dataclasses import dataclass
+
+from fewlabel.errors import UserError
+
+__all__ = ["SourceConfig", "ViewsConfig"]
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Where images come from and how they are divided.
+
+    Raises:
+        UserError: a value is out of range, or two of them contradict each other.
+    """
+
+    data: str = "digits"
+    """A folder, an .npz, a .parquet/.csv/.jsonl table, hf:owner/name[:config][@revision], or a classic
+    set's name such as cifar10 or pathmnist."""
+    image_column: str | None = None
+    """Column of a table or hub set with image paths or encoded images. Default: guessed."""
+    label_column: str | None = None
+    """Column with the class. Default: guessed."""
+    group_column: str | None = None
+    """Column with what must stay within one split, e.g. the patient. Default: guessed."""
+    group_pattern: str | None = None
+    """Regular expression searched in each image's id (its path in the source); what its group 1 matches is
+    the image's group, e.g. "patient(\\d+)"."""
+    val_share: float = 0.1
+    """Share of the images for validation, where the source has no such split; 0 makes none."""
+    test_share: float = 0.2
+    """Share of the images for testing, where the source has no such split; 0 makes none."""
+    split_seed: int = 0
+    """Seed of the splits made here."""
+    max_bad_share: float = 0.05
+    """Stop when more than this share of the images can't be read."""
+    streaming: bool = False
+    """Read a hub set image by image and keep only copies shrunk to --streaming-side, for sets too large for
+    disk."""
+    streaming_side: int = 256
+    """Shorter side, in pixels, of the copies that streaming keeps."""
+    workers: int | None = None
+    """Threads that read and decode images. Default: one a core."""
+
+    def __post_init__(self) -> None:
+        """Check ranges, so that a typing error shows before any image is read."""
+        for name in ("val_share", "test_share", "max_bad_share"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least 0 and below 1.")
+        if self.val_share + self.test_share >= 1:
+            raise UserError(
+                f"--val-share {self.val_share} and --test-share {self.test_share} leave nothing to train on; "
+                "their sum must be below 1."
+            )
+        for name in ("workers", "streaming_side"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} is {value}; it must be 1 or more.")
+        if self.group_pattern is not None:
+            if self.group_column is not None:
+                raise UserError(
+                    "--group-column and --group-pattern both say what the groups are: give one of them."
+                )
+            try:
+                groups = re.compile(self.group_pattern).groups
+            except re.error as error:
+                raise UserError(
+                    f"--group-pattern {self.group_pattern!r} is no regular expression: {error}."
+                ) from None
+            if groups < 1:
+                raise UserError(
+                    f"--group-pattern {self.group_pattern!r} has no group: put brackets around the part that "
+                    "names the group, e.g. 'patient(\\d+)'."
+                )
+
+
+@dataclass(frozen=True)
+class ViewsConfig:
+    """How the two views of an image are made."""
+
+    views: str = "auto"
+    """Preset: natural, xray, fundus, histology, dermoscopy or digits. auto: what the source suggests, else
+    xray for greyscale images and natural for colour."""
+    strength: float | None = None
+    """Strength of the colour distortion, the s of the SimCLR paper. Default: the preset's own."""
+
+    def __post_init__(self) -> None:
+        """Check the range of the strength."""
+        if self.strength is not None and not 0 <= self.strength < float("inf"):
+            raise UserError(f"--strength is {self.strength}; it must be a finite number from 0 up.")

@@ -1,0 +1,272 @@
+"""Where images come from: one string, one `Source`."""
+
+import hashlib
+import re
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from fewlabel.console import console
+from fewlabel.data.arrays import read_npz
+from fewlabel.data.config import SourceConfig
+from fewlabel.data.digits import read_digits
+from fewlabel.data.folder import find_images, read_folder
+from fewlabel.data.hub import read_home, read_hub, read_local_copy
+from fewlabel.data.names import CLASSICS
+from fewlabel.data.origin import WHOLE, BadImage, Hints, Origin, column
+from fewlabel.data.scan import Seen, available_cores, scan
+from fewlabel.data.splits import divide
+from fewlabel.data.table import TABLE_ENDINGS, read_table
+from fewlabel.errors import UserError
+
+__all__ = ["Source", "check_bad_share", "load", "require_labels"]
+
+
+class Source(datasets.DatasetDict):  # type: ignore[misc]
+    """Images in splits "train", "val" and "test", each sorted by id.
+
+    Columns: `image` (Image), `id` (string), and where known `label` (ClassLabel, -1 for an image without one)
+    and `group` (string, None for an image that is its own group). "val" and "test" are always there, unless
+    the source has none and their share was set to 0.
+    """
+
+    name: str
+    """What the user calls it: the name, address, or last part of the path."""
+    fingerprint: str
+    """Hash of all splits, ids, labels, groups and contents: equal fingerprints, equal images on any
+    machine."""
+    hints: Hints
+    channels: int
+    """3 if any image has colour, else 1."""
+    bits: int
+    """16 if any image has 16 bits a channel, else 8."""
+    bad: list[BadImage]
+    """Images left out because they can't be read."""
+    median_side: int
+    """Median of the images' shorter sides, in pixels."""
+    revision: str | None
+    """Commit of the hub repository, where it came from one."""
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes in the order of their numbers; None without labels."""
+        features = self["train"].features
+        return list(features["label"].names) if "label" in features else None
+
+
+def load(source: str | SourceConfig) -> Source:
+    """Find, look at and divide the images that `source` names; see `SourceConfig.data` for what it may be.
+
+    Every image is opened once to hash it and read its header. What can't be read is named in `Source.bad` and
+    left out. An existing path comes before a classic set of the same name.
+
+    Raises:
+        UserError: there is nothing of that name, too few images, too many bad ones, or a contradiction.
+    """
+    config = SourceConfig(data=source) if isinstance(source, str) else source
+    workers = config.workers or available_cores()
+    origin = _read(config)
+    looks = {name: scan(part, workers, f"Reading {origin.name}") for name, part in origin.parts.items()}
+    _check_unique(
+        [identity for part in origin.parts.values() for identity in column(part, "id")], origin.name
+    )
+    parts, seen, bad = {}, {}, []
+    for name, part in origin.parts.items():
+        ids = column(part, "id")
+        bad += [
+            BadImage(ids[row], look.reason) for row, look in enumerate(looks[name]) if look.header is None
+        ]
+        good = sorted(
+            (row for row, look in enumerate(looks[name]) if look.header is not None), key=ids.__getitem__
+        )
+        seen[name] = [looks[name][row] for row in good]
+        parts[name] = part.select(good)
+    check_bad_share(bad, sum(map(len, looks.values())), config.max_bad_share, origin.name)
+    if config.group_pattern is not None:
+        parts = {name: _grouped(part, config.group_pattern, origin.name) for name, part in parts.items()}
+    return _divided(origin, parts, seen, bad, config)
+
+
+def require_labels(source: Source) -> list[str]:
+    """The class names of a source whose training images have labels, at least in part.
+
+    Raises:
+        UserError: there are no labels, or fewer than two classes.
+    """
+    names = source.class_names
+    present = set(column(source["train"], "label")) - {-1} if names is not None else set()
+    if names is None or len(present) < 2:
+        reason = "are all of one class" if present else "have no labels"
+        raise UserError(
+            f"The training images of {source.name} {reason}, and at least two classes are needed here. Put "
+            "the images of each class in a sub-folder of its name, or give a table with a label column "
+            "(--label-column)."
+        )
+    return names
+
+
+def check_bad_share(bad: Sequence[BadImage], total: int, max_bad_share: float, name: str) -> None:
+    """Say how many images can't be used, or stop where they are too many.
+
+    Raises:
+        UserError: more than `max_bad_share` of `total` are bad.
+    """
+    if not bad:
+        return
+    listed = "\n".join(f"  {image.id}: {image.reason}" for image in bad[:5])
+    more = f"\n  and {len(bad) - 5} more" if len(bad) > 5 else ""
+    if len(bad) > max_bad_share * total:
+        raise UserError(
+            f"{len(bad)} of {total} images of {name} can't be read, more than the {max_bad_share:.1%} "
+            f"allowed:\n{listed}{more}\nRepair or remove them, or raise --max-bad-share."
+        )
+    message = f"{len(bad)} of {total} images of {name} can't be read and are left out:\n{listed}{more}"
+    console.print(message, style="yellow", markup=False)
+
+
+def _read(config: SourceConfig) -> Origin:
+    data = config.data
+    classic = CLASSICS.get(data.lower())
+    path = Path(data).expanduser()
+    on_hub = data.startswith("hf:") or (classic is not None and not path.exists())
+    if config.streaming and not on_hub:
+        raise UserError(
+            f"--streaming reads from the hub, but {data} is not there; leave it out, or give hf:owner/name."
+        )
+    if data.startswith("hf:"):
+        return read_hub(data, config)
+    if not path.exists():
+        if classic is not None:
+            return read_home(data.lower(), classic, config)
+        if data == "digits":
+            return read_digits()
+        raise UserError(
+            f"There is no file or folder {data!r}. A source is a folder, an .npz file, a table "
+            f"({', '.join(TABLE_ENDINGS)}), hf:owner/name, digits, or one of {', '.join(CLASSICS)}."
+        )
+    if classic is not None or data == "digits":
+        console.print(
+            f"{path} exists, so it is read, and not the classic set of that name.",
+            style="yellow",
+            markup=False,
+        )
+    if path.is_dir():
+        return _read_folder(path, config)
+    if path.suffix.lower() == ".npz":
+        return read_npz(path)
+    if path.suffix.lower() in TABLE_ENDINGS:
+        return read_table(path, config)
+    raise UserError(f"{path} is no folder, .npz file or table ({', '.join(TABLE_ENDINGS)}).")
+
+
+def _read_folder(path: Path, config: SourceConfig) -> Origin:
+    found = find_images(path)
+    if not found.images and (found.others[".parquet"] or found.others[".arrow"]):
+        return read_local_copy(path, config)
+    return read_folder(path, found)
+
+
+def _check_unique(ids: list[str], name: str) -> None:
+    if len(set(ids)) < len(ids):
+        (twice, count), *_ = Counter(ids).most_common(1)
+        raise UserError(f"{name} lists {twice} {count} times; an image may have one row.")
+
+
+def _grouped(part: datasets.Dataset, pattern: str, name: str) -> datasets.Dataset:
+    """Add the column `group` from what group 1 of `pattern` matches in each id."""
+    ids = column(part, "id")
+    matches = [re.search(pattern, identity) for identity in ids]
+    missing = [
+        identity for identity, match in zip(ids, matches, strict=True) if match is None or match[1] is None
+    ]
+    if missing:
+        raise UserError(
+            f"--group-pattern {pattern!r} matches {len(ids) - len(missing)} of {len(ids)} images of {name}, "
+            f"but not {', '.join(missing[:3])}. Every image needs a group, or one patient's could land on "
+            "both sides of a split."
+        )
+    groups = [match[1] for match in matches if match is not None]
+    rest = part.remove_columns("group") if "group" in part.column_names else part
+    return rest.add_column("group", groups, feature=datasets.Value("string"))
+
+
+def _divided(
+    origin: Origin,
+    parts: dict[str, datasets.Dataset],
+    seen: dict[str, list[Seen]],
+    bad: list[BadImage],
+    config: SourceConfig,
+) -> Source:
+    base = WHOLE if WHOLE in parts else "train"
+    shares = {"test": config.test_share, "val": config.val_share}
+    missing = {name: share for name, share in shares.items() if name not in parts and share > 0}
+    part = parts.pop(base)
+    optional = {name: column(part, name) for name in ("label", "group") if name in part.column_names}
+    rows = divide(
+        column(part, "id"), optional.get("label"), optional.get("group"), missing, config.split_seed
+    )
+    looks = seen.pop(base)
+    for name, indices in rows.items():
+        parts[name] = part.select(indices)
+        seen[name] = [looks[index] for index in indices]
+    source = Source({name: parts[name] for name in ("train", "val", "test") if name in parts})
+    _check_sizes(source, origin.name, "group" in optional, list(missing))
+    headers = [look.header for looks in seen.values() for look in looks if look.header is not None]
+    source.name, source.hints, source.revision, source.bad = origin.name, origin.hints, origin.revision, bad
+    source.channels = max(header.channels for header in headers)
+    source.bits = max(header.bits for header in headers)
+    source.median_side = int(statistics.median_low(min(header.width, header.height) for header in headers))
+    source.fingerprint = _fingerprint(source, seen)
+    _warn_of_leaks(source, seen)
+    return source
+
+
+def _check_sizes(source: Source, name: str, grouped: bool, made: list[str]) -> None:
+    sizes = {split: len(part) for split, part in source.items()}
+    if sizes["train"] >= 2 and all(sizes.values()):
+        return
+    total = sum(sizes.values())
+    if grouped and total > len(sizes):
+        raise UserError(
+            f"The {total} images of {name} fall into too few groups to make {' and '.join(made)} beside "
+            "train without sharing one. Give splits of your own, or set --val-share 0 or --test-share 0."
+        )
+    raise UserError(
+        f"{name} has {total} readable image{'s' * (total != 1)}; a source needs at least "
+        f"{len(sizes) + 1}, two for train and one for each other split, and hundreds to learn from."
+    )
+
+
+def _fingerprint(source: Source, seen: dict[str, list[Seen]]) -> str:
+    whole = hashlib.blake2b(digest_size=16)
+    names = source.class_names
+    for split, part in source.items():
+        ids = column(part, "id")
+        labels: Sequence[Any] = column(part, "label") if names is not None else [-1] * len(ids)
+        groups = column(part, "group") if "group" in part.column_names else [None] * len(ids)
+        for identity, label, group, look in zip(ids, labels, groups, seen[split], strict=True):
+            written = names[label] if names is not None and label >= 0 else None
+            whole.update(repr((split, identity, written, group, look.digest.hex())).encode())
+    return whole.hexdigest()
+
+
+def _warn_of_leaks(source: Source, seen: dict[str, list[Seen]]) -> None:
+    """Say where groups or images stand on both sides of a split; the source is the user's to mend."""
+    grouped = "group" in source["train"].column_names
+    contents = {split: {look.digest for look in looks} for split, looks in seen.items()}
+    groups = {
+        split: set(column(part, "group")) - {None} if grouped else set() for split, part in source.items()
+    }
+    for split in source.keys() - {"train"}:
+        for what, sets in (("groups", groups), ("equal images", contents)):
+            if shared := sets["train"] & sets[split]:
+                console.print(
+                    f"{source.name}: {len(shared)} {what} are both in train and in {split}; results on "
+                    f"{split} will look better than they are.",
+                    style="yellow",
+                    markup=False,
+                )

@@ -1,0 +1,1 @@
+"""One file per command; each composes the rooms and holds no algorithm."""

@@ -1,0 +1,1 @@
+"""How anything is trained: the one loop, processes, checkpoints, schedules, optimisers and feature extraction."""

@@ -1,0 +1,56 @@
+"""AdamW for small batches, LARS for large ones, and which parameters decay."""
+
+import math
+from collections.abc import Collection
+
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from fewlabel.errors import UserError
+from fewlabel.training.config import TrainingConfig
+
+__all__ = ["LARS_FROM_BATCH", "build_optimizer"]
+
+LARS_FROM_BATCH = 1024
+"""Images a step from which `auto` takes LARS: below it, plain optimisers are stable (You et al. 2017)."""
+
+
+def build_optimizer(
+    module: nn.Module, config: TrainingConfig, batch_size: int, exempt: Collection[str] = ()
+) -> Optimizer:
+    """The optimiser of `config` over two groups, with and without weight decay.
+
+    Without decay (and, under LARS, without its layer-wise rate; SimCLR, section 2.1 and its code): every
+    parameter of fewer than two dimensions, and the names in `exempt` (a full name or its end, as
+    `no_weight_decay()` of a backbone gives them).
+    """
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        named = any(name == other or name.endswith(f".{other}") for other in exempt)
+        (spared if parameter.ndim < 2 or named else decayed).append(parameter)
+    kind = config.optimizer
+    if kind == "auto":
+        kind = "lars" if batch_size >= LARS_FROM_BATCH else "adamw"
+    if kind == "lars":
+        from lightly.utils.lars import LARS
+
+        lr = 0.3 * batch_size / 256 if config.lr is None else config.lr
+        decay = 1e-6 if config.weight_decay is None else config.weight_decay
+        if decay == 0:
+            raise UserError(
+                "--weight-decay 0 would turn LARS into plain SGD, as it spares what doesn't decay. "
+                "Give a small weight decay such as 1e-8, or --optimizer adamw."
+            )
+        groups = [{"params": decayed, "weight_decay": decay}, {"params": spared, "weight_decay": 0.0}]
+        optimizer: Optimizer = LARS(groups, lr=lr, momentum=0.9, weight_decay=decay)
+    else:
+        lr = 1e-3 * math.sqrt(batch_size / 256) if config.lr is None else config.lr
+        decay = 0.01 if config.weight_decay is None else config.weight_decay
+        groups = [{"params": decayed, "weight_decay": decay}, {"params": spared, "weight_decay": 0.0}]
+        optimizer = AdamW(groups, lr=lr)
+    for group in optimizer.param_groups:
+        group["peak_lr"] = lr
+    return optimizer

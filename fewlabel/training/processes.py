@@ -1,0 +1,126 @@
+"""Several processes on one machine: starting them, checking what came, and what the hardware can do."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from fewlabel.errors import UserError
+from fewlabel.training.config import Precision, TrainingConfig
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["choose_precision", "launched", "make_accelerator", "run_processes"]
+
+
+def launched() -> bool:
+    """Whether a launcher (ours, torchrun, `accelerate launch`) started this process as one of several."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def run_processes(arguments: Sequence[str], count: int) -> int:
+    """Run `python -m fewlabel <arguments>` in `count` processes of one group; their first bad exit status, or 0.
+
+    A signal to stop is passed on to all of them; when one fails the others are stopped.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    threads = max(1, (os.cpu_count() or 1) // count)
+    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared |= {"LOCAL_WORLD_SIZE": str(count), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "fewlabel", *arguments],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(count)
+    ]
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        while True:
+            statuses = [process.poll() for process in processes]
+            failed = next((status for status in statuses if status), None)
+            if failed is not None:
+                _stop(processes)
+                return failed if failed > 0 else 128 - failed
+            if all(status == 0 for status in statuses):
+                return 0
+            time.sleep(0.1)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _stop(processes)
+
+
+def _stop(processes: Sequence["subprocess.Popen[bytes]"], patience: float = 10.0) -> None:
+    """Wait a little for processes that are ending by themselves, then terminate, then kill."""
+    for send in (lambda process: None, subprocess.Popen.terminate, subprocess.Popen.kill):
+        for process in processes:
+            if process.poll() is None:
+                send(process)
+        until = time.monotonic() + patience
+        while any(process.poll() is None for process in processes) and time.monotonic() < until:
+            time.sleep(0.05)
+
+
+def choose_precision(wanted: Precision) -> Precision:
+    """What `auto` means on this machine: never a slower or less exact kind without a gain.
+
+    Raises:
+        UserError: fp16 without a GPU.
+    """
+    import torch
+
+    if wanted == "fp16" and not torch.cuda.is_available():
+        raise UserError("--precision fp16 needs a GPU. On a CPU use bf16, or leave out --precision.")
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if _cpu_computes_bf16() else "fp32"
+
+
+def _cpu_computes_bf16() -> bool:
+    """Whether the processor has bf16 instructions; without them autocast is slower than float32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
+def make_accelerator(config: TrainingConfig, precision: Precision) -> "Accelerator":
+    """The Accelerator of this process.
+
+    Raises:
+        UserError: the launcher gave another number of processes than --processes asked for.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    accelerator = Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        # Synchronised batch norms hold equal buffers everywhere; broadcasting them each step is waste.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+    )
+    asked = config.processes or int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != asked:
+        raise UserError(
+            f"{asked} processes were asked for, but {accelerator.num_processes} take part. Start with "
+            f"`fewlabel pretrain --processes {asked}`, or with a launcher that sets RANK and WORLD_SIZE."
+        )
+    return accelerator

@@ -1,0 +1,48 @@
+import pytest
+import torch
+from torch import nn
+
+from fewlabel.errors import UserError
+from fewlabel.training.config import TrainingConfig
+from fewlabel.training.optimizers import build_optimizer
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.position = nn.Parameter(torch.ones(1, 4, 8))
+        self.linear = nn.Linear(8, 8)
+        self.norm = nn.BatchNorm1d(8)
+
+
+def test_biases_norms_and_named_parameters_do_not_decay():
+    net = Net()
+    optimizer = build_optimizer(net, TrainingConfig(weight_decay=0.1), 64, exempt={"position"})
+    decayed, spared = optimizer.param_groups
+    assert decayed["weight_decay"] == 0.1
+    assert spared["weight_decay"] == 0.0
+    assert [parameter is net.linear.weight for parameter in decayed["params"]] == [True]
+    assert len(spared["params"]) == 4
+
+
+@pytest.mark.parametrize(("batch", "kind", "lr"), [(64, "AdamW", 5e-4), (256, "AdamW", 1e-3), (1024, "LARS", 1.2)])
+def test_auto_takes_lars_for_large_batches_and_scales_the_rate(batch, kind, lr):
+    optimizer = build_optimizer(Net(), TrainingConfig(), batch)
+    assert type(optimizer).__name__ == kind
+    assert [group["peak_lr"] for group in optimizer.param_groups] == pytest.approx([lr, lr])
+
+
+def test_lars_moves_a_weight_by_its_trust_ratio():
+    """One step from rest: w - lr * 0.001 * |w| / (|g| + d |w|) * (g + d w) (You et al. 2017, equation 6)."""
+    torch.manual_seed(0)
+    net = nn.Linear(5, 3, bias=False)
+    before, gradient = net.weight.detach().clone(), torch.randn(3, 5)
+    net.weight.grad = gradient.clone()
+    build_optimizer(net, TrainingConfig(optimizer="lars", lr=2.0, weight_decay=0.01), 32).step()
+    trust = 0.001 * before.norm() / (gradient.norm() + 0.01 * before.norm())
+    torch.testing.assert_close(net.weight.detach(), before - 2.0 * trust * (gradient + 0.01 * before))
+
+
+def test_lars_without_decay_is_refused():
+    with pytest.raises(UserError, match="LARS"):
+        build_optimizer(Net(), TrainingConfig(optimizer="lars", weight_decay=0.0), 32)

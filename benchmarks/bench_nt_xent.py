@@ -7,6 +7,7 @@ was once imports and embeddings were there.
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -50,7 +51,9 @@ def _row(name: str, ours: float, peer: float, unit: str) -> dict[str, Any]:
 def _start(side: str, pairs: int, width: int, threads: int) -> "subprocess.Popen[str]":
     arguments = [sys.executable, __file__, "--serve", side]
     arguments += ["--pairs", str(pairs), "--width", str(width), "--threads", str(threads)]
-    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # Threads that sleep while they wait, rather than spin, take nothing from the other side.
+    settings = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=settings)
     assert process.stdout is not None
     if process.stdout.readline().strip() != "ready":
         raise RuntimeError(f"the process that measures {side} did not start")
@@ -101,9 +104,7 @@ def _serve(side: str, pairs: int, width: int, threads: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=8192)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)

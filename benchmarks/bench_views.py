@@ -1,4 +1,4 @@
-"""Making two SimCLR views on one core: Fewlabel's batched views and lightly's SimCLRTransform, side by side."""
+"""Two SimCLR views on one core: Fewlabel's batched views and lightly's SimCLRTransform, side by side."""
 
 import argparse
 import io
@@ -14,14 +14,18 @@ from lightly.transforms import SimCLRTransform
 from PIL import Image
 from torch import Tensor
 
+from fewlabel.data.decode import decode
+from fewlabel.data.resize import resize
 from fewlabel.data.views import TwoViews
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 REPEATS = 7
+SIDE = 280
+"""Side of the squares that 224 px views are made from: 1.25 times the view's."""
 
 
 def interleaved(ours: Callable[[], int], peer: Callable[[], int]) -> tuple[float, float]:
-    """Median images a second of both, run in turns so that a busy machine slows both; each call returns its images."""
+    """Median images a second of both, in turns so that load slows both; a call returns its images."""
     rates: tuple[list[float], list[float]] = ([], [])
     for repeat in range(REPEATS + 1):
         for work, seen in zip((ours, peer), rates, strict=True):
@@ -45,13 +49,17 @@ def small_images(encoded: list[bytes], count: int, side: int) -> list[Image.Imag
 
 
 def stack(pictures: list[Image.Image]) -> Tensor:
-    return torch.stack(
-        [torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8).view(p.height, p.width, 3) for p in pictures]
-    ).permute(0, 3, 1, 2).contiguous()
+    return (
+        torch.stack(
+            [torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8).view(p.height, p.width, 3) for p in pictures]
+        )
+        .permute(0, 3, 1, 2)
+        .contiguous()
+    )
 
 
 def bench_small(encoded: list[bytes]) -> dict[str, Any]:
-    """Views of 32 px from decoded images of 32 px, batch 256, without blur (both follow the paper's CIFAR rule)."""
+    """Views of 32 px from decoded images of 32 px, batch 256, without blur as in the paper's CIFAR runs."""
     pictures = small_images(encoded, 256, 32)
     pixels, aspect, generator = stack(pictures), torch.ones(256), torch.Generator().manual_seed(0)
     views = TwoViews("natural", 32, MEAN, STD)
@@ -72,22 +80,22 @@ def bench_small(encoded: list[bytes]) -> dict[str, Any]:
 
 
 def bench_large(encoded: list[bytes]) -> dict[str, Any]:
-    """Views of 224 px from encoded JPEG files, batch 32, decoding included, lightly's own settings."""
+    """Views of 224 px from encoded JPEG files, batch 16, decoding included, at the settings of the paper."""
     generator = torch.Generator().manual_seed(0)
     views = TwoViews("natural", 224, MEAN, STD)
     transform = SimCLRTransform(input_size=224)
     batch = encoded[:64]
 
     def ours() -> int:
-        for start in range(0, len(batch), 32):
-            pairs = [decoded_square(data, 336) for data in batch[start : start + 32]]
-            pixels = torch.stack([square for square, _ in pairs]).permute(0, 3, 1, 2)
+        for start in range(0, len(batch), 16):
+            pairs = [decoded_square(data) for data in batch[start : start + 16]]
+            pixels = torch.stack([square for square, _ in pairs])
             views(pixels, torch.tensor([aspect for _, aspect in pairs]), generator)
         return len(batch)
 
     def peer() -> int:
-        for start in range(0, len(batch), 32):
-            pairs = [transform(Image.open(io.BytesIO(data)).convert("RGB")) for data in batch[start : start + 32]]
+        for start in range(0, len(batch), 16):
+            pairs = [transform(Image.open(io.BytesIO(data)).convert("RGB")) for data in batch[start : start + 16]]
             for i in range(2):
                 torch.stack([pair[i] for pair in pairs])
         return len(batch)
@@ -95,11 +103,10 @@ def bench_large(encoded: list[bytes]) -> dict[str, Any]:
     return row("two views at 224 px, from JPEG files", *interleaved(ours, peer))
 
 
-def decoded_square(encoded: bytes, side: int) -> tuple[Tensor, float]:
-    from torchvision.io import decode_jpeg, ImageReadMode
-    image = decode_jpeg(torch.frombuffer(bytearray(encoded), dtype=torch.uint8), mode=ImageReadMode.RGB)
-    square = torch.nn.functional.interpolate(image[None], size=(side, side), mode="bilinear", antialias=True)
-    return square[0].permute(1, 2, 0), image.shape[2] / image.shape[1]
+def decoded_square(encoded: bytes) -> tuple[Tensor, float]:
+    """A square (3, SIDE, SIDE) uint8 of an image file as the store makes it, and its width over height."""
+    pixels = decode(encoded, SIDE)
+    return resize(pixels, SIDE, SIDE), pixels.shape[1] / pixels.shape[0]
 
 
 def row(name: str, ours: float, peer: float) -> dict[str, Any]:
@@ -119,7 +126,9 @@ def run(data: Path) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with at least 64 JPEG files, best about 400 px")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with at least 64 JPEG files, best about 400 px"
+    )
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     options = parser.parse_args()
     rows = run(options.data)

@@ -78,5 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     if sys.path and sys.path[0] and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
-        sys.exit("Start Fewlabel with `fewlabel` or `python -m fewlabel`: run as a file, its rooms shadow Python's own.")
+        sys.exit(
+            "Start Fewlabel with `fewlabel` or `python -m fewlabel`: run as a file, its rooms shadow Python's own."
+        )
     sys.exit(main())

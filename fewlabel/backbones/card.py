@@ -94,9 +94,7 @@ def _provenance(config: EncoderConfig) -> str:
         "options": config.options,
         "made with": config.made_with,
     }
-    return "\n".join(
-        f"- {name.replace('_', ' ')}: {_inline(value)}" for name, value in facts.items() if value != {}
-    )
+    return "\n".join(f"- {name.replace('_', ' ')}: {_inline(value)}" for name, value in facts.items() if value != {})
 
 
 def _inline(value: Any) -> str:
@@ -113,6 +111,6 @@ def _metrics(metrics: Any) -> str:
 
 
 def _figure(value: Any) -> str:
-    if isinstance(value, dict):
+    if isinstance(value, dict) and {"mean", "low", "high"} <= value.keys():
         return f"{value['mean']:.4g} ({value['low']:.4g} to {value['high']:.4g})"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else _inline(value)

@@ -39,10 +39,7 @@ def entries() -> list[Entry]:
     """
     rows = []
     for family in all_families():
-        members = [
-            _entry(name, family.name, member.note, member.image_size)
-            for name, member in family.members.items()
-        ]
+        members = [_entry(name, family.name, member.note, member.image_size) for name, member in family.members.items()]
         large = next(entry for entry in members if entry.name == family.large)
         meaning = (
             f"{family.small} up to {SMALL_IMAGE} px, {family.large} above"

@@ -13,14 +13,14 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewlabel import __version__
 from fewlabel.backbones.backbone import Backbone
 from fewlabel.backbones.card import model_card
 from fewlabel.backbones.encoder_config import CONFIG, FORMAT, WEIGHTS, EncoderConfig, read_config
+from fewlabel.backbones.featurizer import Featurizer
 from fewlabel.backbones.meta import without_weights
-from fewlabel.backbones.pixels import Images, as_batch
 from fewlabel.backbones.registry import create
 from fewlabel.errors import UserError
 from fewlabel.files import atomic_path
@@ -28,59 +28,25 @@ from fewlabel.files import atomic_path
 __all__ = ["Encoder", "load_encoder", "save_encoder"]
 
 
-class Encoder(nn.Module):
-    """A backbone with the preprocessing that it was trained with: images -> features.
+class Encoder(Featurizer):
+    """The backbone of an encoder directory behind its own preprocessing: images -> features.
 
     It is always in eval mode: `train()` leaves it there, so that a probe which trains a head on top can't
     disturb batch statistics. Its parameters take gradients; to fine-tune, train `encoder.backbone` itself on
     `encoder.preprocess(images)`.
     """
 
-    mean_values: Tensor
-    std_values: Tensor
-
     def __init__(self, backbone: Backbone, config: EncoderConfig, directory: Path, digest: str) -> None:
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone, config.mean, config.std)
         self.config = config
         self.directory = directory
         self.hash = digest
         """SHA-256 over `config.json` and `model.safetensors`: names these weights and their preprocessing."""
-        self.num_features = backbone.num_features
-        self.image_size = backbone.image_size
-        self.mean = config.mean
-        """Mean of each channel on the [0, 1] scale, over the training images."""
-        self.std = config.std
-        shape = (1, backbone.in_chans, 1, 1)
-        self.register_buffer("mean_values", torch.tensor(self.mean).view(shape), persistent=False)
-        self.register_buffer("std_values", torch.tensor(self.std).view(shape), persistent=False)
         self.eval()
 
     def train(self, mode: bool = True) -> "Encoder":
         """Stay in eval mode, whatever `mode` says."""
         return super().train(False)
-
-    def preprocess(self, images: Images) -> Tensor:
-        """What the backbone was trained to see of `images`.
-
-        Args:
-            images: a tensor (B, C, h, w), uint8, uint16 or float in [0, 1], or a list of PIL images and
-                arrays (h, w, C) or (h, w) of any sizes. Grey and colour convert into each other.
-
-        Returns:
-            (B, in_chans, image_size, image_size) float32 on this module's device. The whole image is squashed
-            to the square with antialiasing: every pixel is seen, none is cropped. Then normalised.
-
-        Raises:
-            UserError: pixels that can't be understood; the message says which and why.
-        """
-        pixels = as_batch(images, self.image_size, self.backbone.in_chans, self.mean_values.device)
-        return (pixels - self.mean_values) / self.std_values
-
-    def forward(self, images: Images) -> Tensor:
-        """Features (B, num_features) of `images`, as `preprocess` takes them."""
-        features: Tensor = self.backbone(self.preprocess(images))
-        return features
 
 
 def save_encoder(
@@ -108,7 +74,7 @@ def save_encoder(
 
     Raises:
         UserError: `directory` holds something else, or the disk is full.
-        ValueError: mean, std or bits don't fit the backbone, or `provenance` is no JSON.
+        ValueError, TypeError: mean, std or bits don't fit the backbone, or `provenance` is no JSON (as NaN).
     """
     config = EncoderConfig(
         name=backbone.name,
@@ -137,6 +103,8 @@ def save_encoder(
         except SafetensorError as error:
             raise OSError(str(error)) from error
         (temporary / CONFIG).write_text(text, encoding="utf-8")
+        # safetensors makes its file readable by its owner alone, whatever the umask.
+        (temporary / WEIGHTS).chmod((temporary / CONFIG).stat().st_mode)
         parameters = sum(parameter.numel() for parameter in backbone.parameters())
         (temporary / "README.md").write_text(model_card(config, parameters), encoding="utf-8")
     return directory
@@ -184,14 +152,10 @@ def load_encoder(directory: str | Path) -> Encoder:
     try:
         weights = load_file(path)
     except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing: the encoder is incomplete. Copy the whole directory again."
-        ) from None
+        raise UserError(f"{path} is missing: the encoder is incomplete. Copy the whole directory again.") from None
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}). Copy it again or pretrain anew.") from error
-    build = partial(
-        create, config.name, image_size=config.image_size, in_chans=config.in_chans, **config.options
-    )
+    build = partial(create, config.name, image_size=config.image_size, in_chans=config.in_chans, **config.options)
     # Before any memory is taken: a config.json may name a giant that the weights are not.
     with without_weights():
         expected = build().body.state_dict()
@@ -212,9 +176,7 @@ def load_encoder(directory: str | Path) -> Encoder:
     return Encoder(backbone, config, directory, digest.hexdigest())
 
 
-def _check_weights(
-    path: Path, config: EncoderConfig, expected: dict[str, Tensor], found: dict[str, Tensor]
-) -> None:
+def _check_weights(path: Path, config: EncoderConfig, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
     differences = [f"{name} is missing" for name in expected.keys() - found.keys()]
     differences += [f"{name} is unknown" for name in found.keys() - expected.keys()]
     differences += [

@@ -47,9 +47,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.in_chans or not all(map(math.isfinite, values)):
-                raise ValueError(
-                    f"{name} must be {self.in_chans} finite numbers, one a channel, not {values}"
-                )
+                raise ValueError(f"{name} must be {self.in_chans} finite numbers, one a channel, not {values}")
         if not all(value > 0 for value in self.std):
             raise ValueError(f"std must be above 0, not {self.std}")
         if {"image_size", "in_chans"} & self.options.keys():
@@ -89,9 +87,7 @@ def read_config(directory: Path) -> EncoderConfig:
     if not directory.is_dir():
         raise UserError(f"There is no encoder directory {directory}. Pretraining writes one as RUN/encoder.")
     if not path.is_file():
-        raise UserError(
-            f"{directory} is no encoder directory: it has no {CONFIG}. Is it RUN/encoder that you want?"
-        )
+        raise UserError(f"{directory} is no encoder directory: it has no {CONFIG}. Is it RUN/encoder that you want?")
     values = read_json(path)
     if not isinstance(values, dict) or type(values.get("format")) is not int:
         raise UserError(f"{path} was not written by Fewlabel: it states no format.")

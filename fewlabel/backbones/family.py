@@ -62,11 +62,9 @@ class Family:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """The end of an error message: the `known` names closest to `name`, or all of a short list."""
+    """A sentence for an error message: the `known` names closest to `name`; empty where none is close."""
     close = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-    if close:
-        return f"The nearest known: {', '.join(close)}."
-    return f"Known: {', '.join(known)}." if known and len(known) <= 12 else ""
+    return f"The nearest known: {', '.join(close)}." if close else ""
 
 
 def check_rate(name: str, rate: float) -> None:

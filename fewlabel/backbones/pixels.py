@@ -54,9 +54,7 @@ def to_unit(pixels: Tensor) -> Tensor:
     if pixels.dtype in (torch.uint8, torch.uint16):
         return pixels.float() / torch.iinfo(pixels.dtype).max
     if not pixels.is_floating_point():
-        raise UserError(
-            f"Pixels of type {pixels.dtype} have no known white: give uint8, uint16, or floats in [0, 1]."
-        )
+        raise UserError(f"Pixels of type {pixels.dtype} have no known white: give uint8, uint16, or floats in [0, 1].")
     low, high = pixels.aminmax()
     # Written so that NaN, which compares false with everything, is refused too.
     if not (low >= 0 and high <= 1):

@@ -79,7 +79,8 @@ def find(name: str, image_size: int) -> tuple[Family, str]:
     if timm_any.PREFIX + name in timm_any.names():
         advice = f"timm has it: write {timm_any.PREFIX}{name}."
     else:
-        advice = nearest(name, known + timm_any.names())
+        families_known = ", ".join(family.name for family in all_families())
+        advice = nearest(name, known + timm_any.names()) or f"The families: {families_known}."
     raise UserError(f"There is no backbone {name!r}. {advice} `fewlabel backbones` lists all.")
 
 

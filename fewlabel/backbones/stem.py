@@ -27,14 +27,10 @@ def use_small_stem(model: nn.Module) -> list[str]:
         if isinstance(module, nn.Conv2d) and module.stride == (2, 2)
     ]
     (first_path, first), (second_path, second) = strided[:2]
-    pool_path = next(
-        (path for path, module in model.named_modules() if isinstance(module, nn.MaxPool2d)), None
-    )
+    pool_path = next((path for path, module in model.named_modules() if isinstance(module, nn.MaxPool2d)), None)
     lines = []
     if first.kernel_size == (7, 7):
-        convolution = nn.Conv2d(
-            first.in_channels, first.out_channels, 3, padding=1, bias=first.bias is not None
-        )
+        convolution = nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=first.bias is not None)
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
         model.set_submodule(first_path, convolution)
         lines.append(f'model.set_submodule("{first_path}", torch.nn.{convolution!r})')

@@ -44,9 +44,7 @@ def check_name(name: str) -> None:
     """
     if name not in names():
         architecture = name.removeprefix(PREFIX)
-        raise UserError(
-            f"timm {timm.__version__} has no architecture {architecture!r}. {nearest(name, names())}"
-        )
+        raise UserError(f"timm {timm.__version__} has no architecture {architecture!r}. {nearest(name, names())}")
 
 
 def _call(member: str, image_size: int, in_chans: int, options: TimmOptions) -> TimmCall:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewlabel.data.decode import DecodeError, decode
+    from fewlabel.data.decode import DecodeError
     from fewlabel.data.loader import Loader
     from fewlabel.data.origin import BadImage, Hints
     from fewlabel.data.source import Source, load, require_labels
@@ -24,7 +24,6 @@ __all__ = [
     "Loader",
     "Source",
     "TwoViews",
-    "decode",
     "load",
     "mean_and_std",
     "open_store",

@@ -69,9 +69,7 @@ def _read(path: Path, arrays: Any) -> Origin:
             part_labels = labels[split]
             assert part_labels is not None
             if len(part_labels) != len(encoded):
-                raise UserError(
-                    f"{path}: {len(encoded)} {split}_images but {len(part_labels)} {split}_labels."
-                )
+                raise UserError(f"{path}: {len(encoded)} {split}_images but {len(part_labels)} {split}_labels.")
             numbers = np.searchsorted(classes, part_labels).tolist()
             parts[split] = make_part(encoded, ids, numbers, [str(name) for name in classes])
         else:
@@ -84,8 +82,7 @@ def _labels(path: Path, arrays: Any, split: str) -> npt.NDArray[Any] | None:
     labels: npt.NDArray[Any] = arrays[f"{split}_labels"]
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim not in (1, 2):
         raise UserError(
-            f"{path}: {split}_labels is {labels.dtype} of shape {labels.shape}; expected whole numbers of "
-            "shape (N, 1)."
+            f"{path}: {split}_labels is {labels.dtype} of shape {labels.shape}; expected whole numbers of shape (N, 1)."
         )
     if labels.ndim == 2 and labels.shape[1] != 1:
         return None

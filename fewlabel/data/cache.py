@@ -67,8 +67,7 @@ class CacheEntry:
             lock = self._lock_path.open("w")
         except OSError as error:
             raise UserError(
-                f"The cache folder {self._lock_path.parent} can't be written ({error.strerror})"
-                ": choose another."
+                f"The cache folder {self._lock_path.parent} can't be written ({error.strerror}): choose another."
             ) from error
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -78,9 +77,7 @@ class CacheEntry:
         """The record, or None where there is none, or one that is damaged."""
         try:
             stored = read_json(self._record_path)
-            return Record(
-                stored["rows"], stored["aspect"], [(name, reason) for name, reason in stored["bad"]]
-            )
+            return Record(stored["rows"], stored["aspect"], [(name, reason) for name, reason in stored["bad"]])
         except (UserError, KeyError, TypeError, ValueError):
             return None
 
@@ -140,6 +137,4 @@ class SquareWriter:
 
 
 def _spread(count: int) -> list[int]:
-    return (
-        np.unique(np.linspace(0, count - 1, min(count, _CHECKED_ROWS)).astype(int)).tolist() if count else []
-    )
+    return np.unique(np.linspace(0, count - 1, min(count, _CHECKED_ROWS)).astype(int)).tolist() if count else []

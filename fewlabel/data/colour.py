@@ -1,8 +1,8 @@
 """SimCLR's colour distortion on batches, each image with its own factors and its own order of changes."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ from torch import Tensor
 from fewlabel.data.presets import ViewPreset
 
 __all__ = ["ColourParameters", "distort_colours", "draw_colours", "equal_runs"]
+
+Value = TypeVar("Value")
 
 LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in a grey value (ITU-R BT.601, as torchvision rounds them)."""
@@ -31,8 +33,8 @@ def draw_colours(
 ) -> ColourParameters:
     """Draw distortions of `count` views as torchvision's ColorJitter, RandomApply and RandomGrayscale do.
 
-    Saturation, hue and greyscale are changes of red, green and blue: with any other number of channels they are
-    left out of the order.
+    Saturation, hue and greyscale are changes of red, green and blue: with any other number of channels they
+    are left out of the order.
     """
     device = generator.device
 
@@ -40,10 +42,7 @@ def draw_colours(
         return torch.rand(count, *shape, generator=generator, device=device)
 
     coloured = channels == 3
-    spread = (
-        torch.tensor((preset.brightness, preset.contrast, preset.saturation, preset.hue), device=device)
-        * strength
-    )
+    spread = torch.tensor((preset.brightness, preset.contrast, preset.saturation, preset.hue), device=device) * strength
     low = torch.cat(((1 - spread[:3]).clamp(min=0), -spread[3:]))
     high = torch.cat((1 + spread[:3], spread[3:]))
     factors = torch.lerp(low, high, uniform(4))
@@ -60,8 +59,9 @@ def draw_colours(
 def distort_colours(images: Tensor, parameters: ColourParameters) -> None:
     """Change float32 `images` (N, C, H, W) of values in [0, 1] in place.
 
-    Neighbours with the same change at the same position share its operations, so images sorted by their order go
-    fastest. Every change equals torchvision's of the same name to float32 rounding, its clamp to [0, 1] included.
+    Neighbours with the same change at the same position share its operations, so images sorted by their
+    order go fastest. Every change equals torchvision's of the same name to float32 rounding, its clamp to
+    [0, 1] included.
     """
     orders = parameters.order.tolist()
     for position in range(parameters.order.shape[1]):
@@ -73,7 +73,7 @@ def distort_colours(images: Tensor, parameters: ColourParameters) -> None:
             images[rows] = _grey(images[rows])
 
 
-def equal_runs(values: Sequence[Hashable]) -> Iterator[tuple[Hashable, slice]]:
+def equal_runs(values: Sequence[Value]) -> Iterator[tuple[Value, slice]]:
     """Each run of equal neighbours among `values`, with its place."""
     start = 0
     for value, run in groupby(values):
@@ -83,7 +83,7 @@ def equal_runs(values: Sequence[Hashable]) -> Iterator[tuple[Hashable, slice]]:
 
 
 def _grey(images: Tensor) -> Tensor:
-    red, green, blue = images.split(1, dim=1)
+    red, green, blue = images.chunk(3, dim=1)
     return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
@@ -106,11 +106,11 @@ def _change_saturation(images: Tensor, factor: Tensor) -> None:
 def _change_hue(images: Tensor, turns: Tensor) -> None:
     """Turn the hue in HSV space without leaving RGB.
 
-    With hue h in turns, a channel whose own hue is c becomes `clamp(low + span (2 - 6 d), low, high)`, where low and
-    high are the least and greatest channel, span = high - low, and d = 1/2 - ||h - c| - 1/2| is the distance from h
-    to c around the circle.
+    With hue h in turns, a channel whose own hue is c becomes `clamp(low + span (2 - 6 d), low, high)`,
+    where low and high are the least and greatest channel, span = high - low, and d = 1/2 - ||h - c| - 1/2|
+    is the distance from h to c around the circle.
     """
-    red, green, blue = images.split(1, dim=1)
+    red, green, blue = images.chunk(3, dim=1)
     high = torch.maximum(torch.maximum(red, green), blue)
     low = torch.minimum(torch.minimum(red, green), blue)
     span = high - low

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import datasets
+import pyarrow
 
 from fewlabel.console import console
 from fewlabel.data.config import SourceConfig
@@ -39,9 +40,7 @@ class Columns:
     group: str | None
 
 
-def find_columns(
-    names: Sequence[str], features: datasets.Features | None, config: SourceConfig, where: str
-) -> Columns:
+def find_columns(names: Sequence[str], features: datasets.Features | None, config: SourceConfig, where: str) -> Columns:
     """The columns that the flags name, else those that a type (Image, ClassLabel) or a usual name gives away.
 
     Raises:
@@ -88,8 +87,7 @@ def standardise(
     """
     labels, names = _labels(parts, columns.label, where)
     return {
-        name: _standard_part(name, part, columns, labels.get(name), names, where, base)
-        for name, part in parts.items()
+        name: _standard_part(name, part, columns, labels.get(name), names, where, base) for name, part in parts.items()
     }
 
 
@@ -107,14 +105,10 @@ def _standard_part(
     feature = part.features[columns.image]
     if feature == datasets.Value("string") or feature == datasets.Value("large_string"):
         if base is None:
-            raise UserError(
-                f"Column {columns.image!r} of {where} holds paths, but there is no folder they start from."
-            )
+            raise UserError(f"Column {columns.image!r} of {where} holds paths, but there is no folder they start from.")
         written = column(part, columns.image)
         if any(path is None for path in written):
-            raise UserError(
-                f"Row {written.index(None) + 1} of {where} has no path in column {columns.image!r}."
-            )
+            raise UserError(f"Row {written.index(None) + 1} of {where} has no path in column {columns.image!r}.")
         paths = [Path(os.path.normpath(base.absolute() / path)) for path in written]
         ids = [Path(os.path.relpath(path, base.absolute())).as_posix() for path in paths]
         images = datasets.Dataset.from_dict({"image": [str(path) for path in paths]})
@@ -124,7 +118,7 @@ def _standard_part(
             images = images.rename_column(columns.image, "image")
     try:
         images = images.cast_column("image", datasets.Image())
-    except (TypeError, ValueError, datasets.table.CastError) as error:
+    except (TypeError, ValueError, pyarrow.ArrowException) as error:
         raise UserError(
             f"Column {columns.image!r} of {where} is {feature}, but images are paths or encoded bytes. "
             "Name another with --image-column."
@@ -147,30 +141,22 @@ def _labels(
     values = {name: column(part, label) for name, part in parts.items()}
     feature = next(iter(parts.values())).features[label]
     if isinstance(feature, datasets.ClassLabel):
-        return {name: [-1 if v is None else v for v in part] for name, part in values.items()}, list(
-            feature.names
-        )
+        return {name: [-1 if v is None else v for v in part] for name, part in values.items()}, list(feature.names)
     present = {value for part in values.values() for value in _hashable(part) if value is not None}
     if not present or any(isinstance(value, tuple) for value in present):
         reason = "an image has several of them" if present else "it is empty"
-        console.print(
-            f"{where}: column {label!r} is left out as labels, as {reason}.", style="yellow", markup=False
-        )
+        console.print(f"{where}: column {label!r} is left out as labels, as {reason}.", style="yellow", markup=False)
         return {}, []
     if all(isinstance(value, float) and value.is_integer() for value in present):
         present = {int(value) for value in present}
-    if not (
-        all(isinstance(value, str) for value in present) or all(isinstance(value, int) for value in present)
-    ):
+    if not (all(isinstance(value, str) for value in present) or all(isinstance(value, int) for value in present)):
         raise UserError(
             f"Column {label!r} of {where} holds {type(next(iter(present))).__name__} values; classes are "
             "text or whole numbers. Name another with --label-column."
         )
     classes = sorted(present)
     number = {value: index for index, value in enumerate(classes)} | {None: -1}
-    return {name: [number[v] for v in part] for name, part in values.items()}, [
-        str(value) for value in classes
-    ]
+    return {name: [number[v] for v in part] for name, part in values.items()}, [str(value) for value in classes]
 
 
 def _hashable(values: Iterable[Any]) -> Iterable[Any]:

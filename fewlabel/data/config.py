@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from fewlabel.errors import UserError
 
@@ -41,6 +42,9 @@ class SourceConfig:
     disk."""
     streaming_side: int = 256
     """Shorter side, in pixels, of the copies that streaming keeps."""
+    cache_dir: Path | None = None
+    """Where decoded images of larger sets are kept for the next run. Default: fewlabel in the user's cache
+    folder."""
     workers: int | None = None
     """Threads that read and decode images. Default: one a core."""
 
@@ -61,15 +65,11 @@ class SourceConfig:
                 raise UserError(f"--{name.replace('_', '-')} is {value}; it must be 1 or more.")
         if self.group_pattern is not None:
             if self.group_column is not None:
-                raise UserError(
-                    "--group-column and --group-pattern both say what the groups are: give one of them."
-                )
+                raise UserError("--group-column and --group-pattern both say what the groups are: give one of them.")
             try:
                 groups = re.compile(self.group_pattern).groups
             except re.error as error:
-                raise UserError(
-                    f"--group-pattern {self.group_pattern!r} is no regular expression: {error}."
-                ) from None
+                raise UserError(f"--group-pattern {self.group_pattern!r} is no regular expression: {error}.") from None
             if groups < 1:
                 raise UserError(
                     f"--group-pattern {self.group_pattern!r} has no group: put brackets around the part that "

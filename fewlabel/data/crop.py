@@ -1,4 +1,4 @@
-"""Random resized crops with flips, turns, slants and shifts: one affine map an image, one resampling a batch."""
+"""Random resized crops with flips, turns, slants and shifts: one affine map and one resampling a view."""
 
 import math
 from typing import NamedTuple
@@ -38,9 +38,9 @@ class CropParameters(NamedTuple):
 def draw_crops(preset: ViewPreset, aspect: Tensor, generator: torch.Generator) -> CropParameters:
     """Draw crops for images of width over height `aspect` (N,) float32.
 
-    A box is drawn as torchvision's RandomResizedCrop draws it on the image's original shape, except that its edges
-    need not fall on whole pixels: area uniform in [min_area, 1], log ratio uniform, the first of ten draws that fits,
-    else the largest central box of a permitted ratio.
+    A box is drawn as torchvision's RandomResizedCrop draws it on the image's original shape, except that
+    its edges need not fall on whole pixels: area uniform in [min_area, 1], log ratio uniform, the first of
+    ten draws that fits, else the largest central box of a permitted ratio.
     """
     count = len(aspect)
 
@@ -78,7 +78,7 @@ def affine_maps(parameters: CropParameters, aspect: Tensor) -> Tensor:
     although its pixels are stored as a square. Quarter turns and flips act on the view, so that they show the
     very box that was drawn.
     """
-    left_top, size = parameters.box.split(2, dim=1)
+    left_top, size = parameters.box.chunk(2, dim=1)
     centre = (left_top + size / 2 + parameters.shift) * 2 - 1
     cosine, sine, slant = parameters.angle.cos(), parameters.angle.sin(), parameters.shear.tan()
     width, height = size.unbind(1)
@@ -103,8 +103,9 @@ def affine_maps(parameters: CropParameters, aspect: Tensor) -> Tensor:
 def resample(images: Tensor, maps: Tensor, size: int, padding: str) -> Tensor:
     """Views (N, C, size, size) of float32 `images` (N, C, S, S) through `maps` (N, 2, 3), bilinearly.
 
-    There is no antialiasing filter: the store keeps squares of at most 1.5 times the view's side, so that no crop is
-    shrunk further than that. `padding` says what lies beyond the image, as in `functional.grid_sample`.
+    There is no antialiasing filter: the store keeps squares of at most 1.5 times the view's side, so that
+    no crop is shrunk further than that. `padding` says what lies beyond the image, as in
+    `functional.grid_sample`.
     """
     centres = torch.arange(1, 2 * size, 2, dtype=torch.float32, device=images.device) / size - 1
     across, down, centre = maps[..., None].unbind(2)

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,9 +25,7 @@ from fewlabel.errors import UserError
 
 __all__ = ["fetch", "read_home", "read_hub", "read_local_copy"]
 
-_ADDRESS: Final = re.compile(
-    r"hf:(?P<repository>[\w.-]+/[\w.-]+)(?::(?P<subset>[^@:]+))?(?:@(?P<revision>[\w./-]+))?"
-)
+_ADDRESS: Final = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)(?::(?P<subset>[^@:]+))?(?:@(?P<revision>[\w./-]+))?")
 
 
 def fetch(path: str, subset: str | None, revision: str | None, streaming: bool) -> Any:
@@ -70,18 +69,19 @@ def read_home(name: str, home: Home, config: SourceConfig) -> Origin:
     """Read a classic set from its home on the hub.
 
     Raises:
-        UserError: it can't be reached.
+        UserError: it can't be reached, or is a single file and to be streamed.
     """
     if home.file is None:
-        asked = SourceConfig(
+        asked = replace(
+            config,
             image_column=config.image_column or home.image_column,
             label_column=config.label_column or home.label_column,
-            streaming=config.streaming,
-            streaming_side=config.streaming_side,
         )
         suffix = f"@{home.revision}" if home.revision else ""
         origin = read_hub(f"hf:{home.repository}{suffix}", asked, home.hints)
         return Origin(name, origin.parts, origin.hints, origin.revision)
+    if config.streaming:
+        raise UserError(f"{name} is one small file on the hub and can't be streamed; leave out --streaming.")
     commit = _commit(home.repository, home.revision)
     try:
         file = huggingface_hub.hf_hub_download(
@@ -145,9 +145,7 @@ def _splits(keys: list[str], where: str) -> dict[str, str]:
     return known
 
 
-def _shrunk(
-    streams: Any, repository: str, subset: str | None, revision: str | None, config: SourceConfig
-) -> Any:
+def _shrunk(streams: Any, repository: str, subset: str | None, revision: str | None, config: SourceConfig) -> Any:
     """Run each stream through once; the copies land in the cache of `datasets`, keyed by commit and side."""
     kept = {}
     for key in _splits(list(streams), repository):

@@ -1,6 +1,6 @@
 """Batches in an order that follows from the seed and the step alone."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import lru_cache
 
 import numpy as np
@@ -37,7 +37,7 @@ class Loader:
                 f"A batch of {self._step_size}{processes} is larger than the set of {len(store)} images. "
                 f"Set --batch-size to {len(store)} or less."
             )
-        self._store, self._batch_size, self._seed = store, batch_size, seed
+        self._store, self.batch_size, self._seed = store, batch_size, seed
         self._rank, self._prefetch = rank, prefetch
         # An instance's own cache: on the method it would keep the store alive.
         self._order = lru_cache(maxsize=2)(self._draw_order)
@@ -50,10 +50,10 @@ class Loader:
     def batch_at(self, step: int) -> ImageBatch:
         """The batch of this process at `step`, counted from 0 over all epochs."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        start = position * self._step_size + self._rank * self._batch_size
-        return self._store.batch(torch.from_numpy(self._order(epoch)[start : start + self._batch_size]))
+        start = position * self._step_size + self._rank * self.batch_size
+        return self._store.batch(torch.from_numpy(self._order(epoch)[start : start + self.batch_size]))
 
-    def iterate(self, start_step: int, stop_step: int) -> Iterator[ImageBatch]:
+    def iterate(self, start_step: int, stop_step: int) -> Generator[ImageBatch, None, None]:
         """The batches of `start_step` up to and without `stop_step`, in order, prepared in threads."""
         return ordered_map(self.batch_at, range(start_step, stop_step), self._prefetch, ahead=self._prefetch)
 

@@ -15,7 +15,7 @@ def resize(pixels: Pixels, height: int, width: int) -> torch.Tensor:
     For uint8 this equals Pillow's bilinear resize to one level, at three times its speed; uint16 goes through
     float32.
     """
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+    tensor = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)[None]
     if tensor.shape[-2:] == (height, width):
         return tensor[0]
     if tensor.dtype == torch.uint8:

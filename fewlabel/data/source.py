@@ -71,18 +71,12 @@ def load(source: str | SourceConfig) -> Source:
     workers = config.workers or available_cores()
     origin = _read(config)
     looks = {name: scan(part, workers, f"Reading {origin.name}") for name, part in origin.parts.items()}
-    _check_unique(
-        [identity for part in origin.parts.values() for identity in column(part, "id")], origin.name
-    )
+    _check_unique([identity for part in origin.parts.values() for identity in column(part, "id")], origin.name)
     parts, seen, bad = {}, {}, []
     for name, part in origin.parts.items():
         ids = column(part, "id")
-        bad += [
-            BadImage(ids[row], look.reason) for row, look in enumerate(looks[name]) if look.header is None
-        ]
-        good = sorted(
-            (row for row, look in enumerate(looks[name]) if look.header is not None), key=ids.__getitem__
-        )
+        bad += [BadImage(ids[row], look.reason) for row, look in enumerate(looks[name]) if look.header is None]
+        good = sorted((row for row, look in enumerate(looks[name]) if look.header is not None), key=ids.__getitem__)
         seen[name] = [looks[name][row] for row in good]
         parts[name] = part.select(good)
     check_bad_share(bad, sum(map(len, looks.values())), config.max_bad_share, origin.name)
@@ -180,9 +174,7 @@ def _grouped(part: datasets.Dataset, pattern: str, name: str) -> datasets.Datase
     """Add the column `group` from what group 1 of `pattern` matches in each id."""
     ids = column(part, "id")
     matches = [re.search(pattern, identity) for identity in ids]
-    missing = [
-        identity for identity, match in zip(ids, matches, strict=True) if match is None or match[1] is None
-    ]
+    missing = [identity for identity, match in zip(ids, matches, strict=True) if match is None or match[1] is None]
     if missing:
         raise UserError(
             f"--group-pattern {pattern!r} matches {len(ids) - len(missing)} of {len(ids)} images of {name}, "
@@ -206,9 +198,7 @@ def _divided(
     missing = {name: share for name, share in shares.items() if name not in parts and share > 0}
     part = parts.pop(base)
     optional = {name: column(part, name) for name in ("label", "group") if name in part.column_names}
-    rows = divide(
-        column(part, "id"), optional.get("label"), optional.get("group"), missing, config.split_seed
-    )
+    rows = divide(column(part, "id"), optional.get("label"), optional.get("group"), missing, config.split_seed)
     looks = seen.pop(base)
     for name, indices in rows.items():
         parts[name] = part.select(indices)
@@ -258,9 +248,7 @@ def _warn_of_leaks(source: Source, seen: dict[str, list[Seen]]) -> None:
     """Say where groups or images stand on both sides of a split; the source is the user's to mend."""
     grouped = "group" in source["train"].column_names
     contents = {split: {look.digest for look in looks} for split, looks in seen.items()}
-    groups = {
-        split: set(column(part, "group")) - {None} if grouped else set() for split, part in source.items()
-    }
+    groups = {split: set(column(part, "group")) - {None} if grouped else set() for split, part in source.items()}
     for split in source.keys() - {"train"}:
         for what, sets in (("groups", groups), ("equal images", contents)):
             if shared := sets["train"] & sets[split]:

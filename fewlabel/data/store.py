@@ -1,5 +1,6 @@
 """One split of a source as squares of one size, from which batches are drawn."""
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,13 +13,15 @@ from torch import Tensor
 
 from fewlabel.console import track
 from fewlabel.data.cache import CacheEntry, Record
+from fewlabel.data.config import SourceConfig
 from fewlabel.data.decode import Pixels
 from fewlabel.data.origin import BadImage, column
+from fewlabel.data.scan import available_cores
 from fewlabel.data.source import Source, check_bad_share
 from fewlabel.data.squares import SquareReader
 from fewlabel.errors import UserError
 
-__all__ = ["ImageBatch", "ImageStore", "mean_and_std", "open_store"]
+__all__ = ["ImageBatch", "ImageStore", "mean_and_std", "open_split", "open_store"]
 
 _MEMORY_LIMIT: Final = 64 * 2**20
 """Splits of fewer decoded bytes are held in memory; larger ones get a file."""
@@ -59,9 +62,7 @@ class ImageStore:
     bad: list[BadImage]
     """Images whose header was readable and whose pixels were not."""
 
-    def __init__(
-        self, part: datasets.Dataset, reader: SquareReader, record: Record, squares: Pixels | None
-    ) -> None:
+    def __init__(self, part: datasets.Dataset, reader: SquareReader, record: Record, squares: Pixels | None) -> None:
         rows = np.array(record.rows, dtype=np.int64)
         kept = part.select(rows)
         self.ids = column(kept, "id")
@@ -154,6 +155,19 @@ def open_store(
     return ImageStore(part, reader, found, squares)
 
 
+def open_split(source: Source, split: str, side: int, config: SourceConfig) -> ImageStore:
+    """`open_store` as `config` says, with its defaults filled in."""
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return open_store(
+        source,
+        split,
+        side,
+        cache_dir=config.cache_dir or cache_home / "fewlabel",
+        workers=config.workers or available_cores(),
+        max_bad_share=config.max_bad_share,
+    )
+
+
 def mean_and_std(store: ImageStore, seed: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel, on a scale where black is 0 and white is 1.
 
@@ -174,9 +188,7 @@ def mean_and_std(store: ImageStore, seed: int) -> tuple[tuple[float, ...], tuple
     return tuple(mean.tolist()), tuple(deviation.tolist())
 
 
-def _decode(
-    part: datasets.Dataset, reader: SquareReader, split: str, keep: Callable[[Pixels], None]
-) -> Record:
+def _decode(part: datasets.Dataset, reader: SquareReader, split: str, keep: Callable[[Pixels], None]) -> Record:
     """Decode all rows, hand each square to `keep`, and note which there are."""
     ids: Sequence[str] = column(part, "id")
     record = Record([], [], [])

@@ -43,7 +43,9 @@ def _read(path: Path) -> datasets.Dataset:
             case ".parquet":
                 return datasets.Dataset.from_parquet(str(path))
             case ".csv":
-                return datasets.Dataset(pyarrow.csv.read_csv(path))
+                # An empty cell is no value, while "NA" may well be the name of a class.
+                empty = pyarrow.csv.ConvertOptions(null_values=[""], strings_can_be_null=True)
+                return datasets.Dataset(pyarrow.csv.read_csv(path, convert_options=empty))
             case _:
                 return datasets.Dataset(pyarrow.json.read_json(path))
     except (OSError, ValueError, pyarrow.ArrowException, datasets.exceptions.DatasetGenerationError) as error:

@@ -1,13 +1,14 @@
-"""Two random views of every image of a batch: SimCLR's augmentations as tensor operations on the pixels' device."""
+"""Two random views of each image of a batch: SimCLR's augmentations as tensor operations on any device."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from fewlabel.data.blur import blur, draw_sigmas, kernel_radius
 from fewlabel.data.colour import ColourParameters, distort_colours, draw_colours, equal_runs
@@ -21,7 +22,7 @@ __all__ = ["PRESETS", "TwoViews", "ViewParameters", "ViewPreset", "contact_sheet
 FULL_SCALE = {torch.uint8: 255.0, torch.uint16: 65535.0}
 
 CPU_CHUNK = 2**17
-"""Values of view pixels worked on at a time on a CPU, so that they and their temporaries stay in its caches."""
+"""Values of view pixels worked on at a time on a CPU, so that they stay in its caches."""
 
 ACCELERATOR_CHUNK = 2**27
 """The same elsewhere, where only memory bounds it."""
@@ -48,7 +49,7 @@ class TwoViews:
             `small_image_strength` for views of `SMALL_IMAGE` pixels or fewer.
 
     Raises:
-        UserError: no preset has that name, or the strength is negative or turns the hue by more than half a circle.
+        UserError: no preset has that name, or the strength is negative or turns hues by over half a circle.
     """
 
     def __init__(
@@ -65,11 +66,11 @@ class TwoViews:
         self.blur_radius = 0 if small else kernel_radius(image_size)
         if strength is None:
             strength = self.preset.small_image_strength if small else 1.0
-        if not 0 <= strength * self.preset.hue <= 0.5:
+        largest = 0.5 / self.preset.hue if self.preset.hue else math.inf
+        if not 0 <= strength <= largest:
             raise UserError(
-                f"The strength of views is {strength:g}; '{self.preset.name}' takes 0 to {0.5 / self.preset.hue:g}."
-                if self.preset.hue
-                else f"The strength of views is {strength:g}; it must be 0 or more."
+                f"The strength of views is {strength:g}; '{self.preset.name}' takes a number from 0 up"
+                + (f" to {largest:g}, where hue turns by half a circle." if self.preset.hue else ".")
             )
         self.strength = strength
         self.mean = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
@@ -117,11 +118,11 @@ class TwoViews:
         chunk = max(1, budget // views[0].numel())
         # Sorting lets neighbours share operations; a view that is worked on alone has none.
         order = _similar_first(parameters) if chunk > 1 else torch.arange(len(aspect), device=device)
-        maps = affine_maps(parameters.crop, aspect)[order]
         colour = ColourParameters(*(values[order] for values in parameters.colour))
         sigma = parameters.sigma[order]
         # Full precision also where the training step around this computes in less.
         with torch.autocast(device.type, enabled=False):
+            maps = affine_maps(parameters.crop, aspect)[order]
             for start in range(0, len(aspect), chunk):
                 rows = slice(start, start + chunk)
                 floats = _gather(pixels, order[rows] % len(pixels)).float()
@@ -150,9 +151,37 @@ def _gather(pixels: Tensor, rows: Tensor) -> Tensor:
 
 
 def _similar_first(parameters: ViewParameters) -> Tensor:
-    """The views in an order in which neighbours share their changes of colour, so that they share operations too."""
+    """The views in an order in which neighbours share their changes of colour, and so the operations."""
     order, _, greyscale = parameters.colour
     key = greyscale * 2 + (parameters.sigma > 0)
     for position in range(order.shape[1]):
         key = key + (order[:, position] + 1) * 4 * 5 ** (order.shape[1] - 1 - position)
     return key.argsort(stable=True)
+
+
+def contact_sheet(
+    originals: Tensor, first: Tensor, second: Tensor, mean: Sequence[float], std: Sequence[float], path: Path
+) -> None:
+    """Write a PNG in which each row shows an image and its two views.
+
+    Args:
+        originals: (B, C, S, S) uint8 or uint16, shown at the views' size.
+        first: (B, C, H, H) float32 normalised views; `second` likewise.
+        mean: what the views were normalised with, as `std`.
+        std: see `mean`.
+        path: the file to write, atomically. One channel is shown as grey, more than three as the first three.
+    """
+    size = first.shape[-1]
+    images = functional.interpolate(
+        originals.float() / FULL_SCALE[originals.dtype], size=size, mode="bilinear", antialias=True
+    )
+    scale, offset = (torch.tensor(values, device=first.device).view(-1, 1, 1) for values in (std, mean))
+    columns = [images.to(first.device), first * scale + offset, second * scale + offset]
+    gap = max(2, size // 32)
+    framed = functional.pad(torch.stack(columns, dim=1), (0, gap, 0, gap), value=1.0)
+    shown = framed[:, :, : 3 if framed.shape[2] >= 3 else 1]
+    rows, places, channels, height, width = shown.shape
+    sheet = shown.permute(0, 3, 1, 4, 2).reshape(rows * height, places * width, channels)
+    pixels = (sheet.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels if channels == 3 else pixels[:, :, 0]).save(temporary, format="PNG")

@@ -84,12 +84,13 @@ def run(config: Config) -> int:
 def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
     from accelerate.utils import set_seed
 
-    from fewlabel.backbones.encoder import Featurizer, save_encoder
+    from fewlabel.backbones.encoder import save_encoder
+    from fewlabel.backbones.featurizer import Featurizer
     from fewlabel.backbones.registry import create
     from fewlabel.data.loader import Loader
     from fewlabel.data.sizes import stored_side
     from fewlabel.data.source import load
-    from fewlabel.data.store import mean_and_std, open_store
+    from fewlabel.data.store import mean_and_std, open_split
     from fewlabel.data.views import TwoViews
     from fewlabel.ssl.evaluation import health_on, knn_on
     from fewlabel.ssl.health import collapse_warning
@@ -114,19 +115,10 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
     backbone = new_backbone()
     with accelerator.main_process_first():
         stores = {
-            split: open_store(
-                source,
-                split,
-                stored_side(image_size, source.median_side),
-                cache_dir=config.source.cache_dir,
-                workers=config.source.workers,
-                max_bad_share=config.source.max_bad_share,
-            )
+            split: open_split(source, split, stored_side(image_size, source.median_side), config.source)
             for split in source
         }
-    loader = Loader(
-        stores["train"], batch_size // world, seed=seed, rank=accelerator.process_index, world=world
-    )
+    loader = Loader(stores["train"], batch_size // world, seed=seed, rank=accelerator.process_index, world=world)
     plan = plan_steps(training, loader.steps_per_epoch, source.hints.epochs)
     mean, std = mean_and_std(stores["train"], seed)
     views = TwoViews(config.views.views, image_size, mean, std, config.views.strength)
@@ -141,7 +133,7 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
 
     def evaluate(step: int) -> dict[str, float]:
         figures = health_on(task, watched, accelerator, seed=seed)
-        if warning := collapse_warning(figures):
+        if figures and (warning := collapse_warning(figures)):
             console.print(f"[bold yellow]Step {step}:[/] {warning}", soft_wrap=True)
         if watched is not stores["train"]:
             accuracy = knn_on(featurizer, stores["train"], watched, accelerator, seed=seed, **KNN_WHILE_TRAINING)
@@ -192,8 +184,9 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
             },
         )
         record.log_artifact(f"encoder-{backbone.name}", "encoder", record.encoder, metrics)
+        curves = record.wandb_directory
         result = record.finish(metrics, encoder=str(record.encoder), backbone=backbone.name)
-        _conclude(result, record)
+        _conclude(result, record, curves)
         return result
 
 
@@ -219,17 +212,13 @@ def _derive(config: Config, source: "Source") -> Config:
         config,
         backbone=replace(config.backbone, image_size=image_size),
         source=replace(config.source, data=str(Path(data).resolve()) if Path(data).exists() else data),
-        views=replace(
-            config.views, views=resolve_preset(config.views.views, source.hints.views, source.channels)
-        ),
+        views=replace(config.views, views=resolve_preset(config.views.views, source.hints.views, source.channels)),
         training=replace(training, batch_size=batch_size, epochs=epochs),
     )
 
 
 @contextmanager
-def _recorded(
-    config: Config, source: "Source", backbone: "Backbone", accelerator: "Accelerator"
-) -> Iterator["Run"]:
+def _recorded(config: Config, source: "Source", backbone: "Backbone", accelerator: "Accelerator") -> Iterator["Run"]:
     """The run's record on the main process, a silent one on the others; closed as what ended the block says."""
     from accelerate.utils import broadcast_object_list
 
@@ -297,11 +286,20 @@ def _announce(
     classes = source["train"].features["label"].names if "label" in source["train"].features else []
     table = Table.grid(padding=(0, 2))
     for name, value in (
-        ("source", f"{source.name}, {sizes}; {len(classes) or 'no'} classes; {source.channels} channel(s), {source.bits} bits"),
+        (
+            "source",
+            f"{source.name}, {sizes}; {len(classes) or 'no'} classes; {source.channels} channel(s), {source.bits} bits",
+        ),
         ("fingerprint", source.fingerprint[:16]),
-        ("backbone", f"{backbone.name}, {count_parameters(backbone):,} parameters, {backbone.num_features} features"),
+        (
+            "backbone",
+            f"{backbone.name}, {count_parameters(backbone):,} parameters, {backbone.num_features} features",
+        ),
         ("views", f"{config.views.views} at {config.backbone.image_size} px"),
-        ("steps", f"{plan.total_steps:,} of {training.batch_size} images, {plan.steps_per_epoch} an epoch, {plan.warmup_steps} of warm-up"),
+        (
+            "steps",
+            f"{plan.total_steps:,} of {training.batch_size} images, {plan.steps_per_epoch} an epoch, {plan.warmup_steps} of warm-up",
+        ),
         ("device", f"{accelerator.num_processes} x {accelerator.device.type}, {training.precision}"),
         ("run", str(record.directory)),
     ):
@@ -328,7 +326,7 @@ def _last_figures(history: list[dict[str, Any]], plan: "Plan") -> dict[str, floa
     return {"loss": fmean(losses[-max(1, plan.total_steps // 10) :]), "views_per_second": median(rates)}
 
 
-def _conclude(result: dict[str, Any], record: "Run") -> None:
+def _conclude(result: dict[str, Any], record: "Run", curves: Path | None) -> None:
     """Print the figures, where everything is and what to type next."""
     metrics = result["metrics"]
     if "knn_accuracy" in metrics:
@@ -342,6 +340,6 @@ def _conclude(result: dict[str, Any], record: "Run") -> None:
         figures = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in metrics.items())
         console.print(f"No labels to judge by; of the representation itself: {figures}.")
     console.print(f"Encoder: [bold]{record.encoder}[/]   Run: {record.directory}", soft_wrap=True)
-    if record.wandb_directory:
-        console.print(f"Curves:  wandb leet {record.wandb_directory}", soft_wrap=True)
+    if curves:
+        console.print(f"Curves:  wandb leet {curves}", soft_wrap=True)
     console.print("Next:    fewlabel runs")

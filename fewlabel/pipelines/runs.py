@@ -41,7 +41,13 @@ def run(config: Config) -> int:
                 shown += f" ({figure.low:.3f} to {figure.high:.3f})"
         parents = ", ".join(f"{role} {name}" for role, name in record.parents.items())
         table.add_row(
-            str(record.directory), record.command, record.status, record.source, record.backbone, shown, parents
+            str(record.directory),
+            record.command,
+            record.status,
+            record.source,
+            record.backbone,
+            shown,
+            parents,
         )
     print_table(table)
     return 0

@@ -37,20 +37,13 @@ def run(config: Config) -> int:
     from fewlabel.data.presets import preset_named, resolve_preset
     from fewlabel.data.sizes import stored_side, view_side
     from fewlabel.data.source import load
-    from fewlabel.data.store import mean_and_std, open_store
+    from fewlabel.data.store import mean_and_std, open_split
     from fewlabel.data.views import TwoViews
 
     source = load(config.source)
     size = config.image_size or source.hints.image_size or view_side(source.median_side)
     preset = preset_named(resolve_preset(config.views.views, source.hints.views, source.channels))
-    store = open_store(
-        source,
-        "train",
-        stored_side(size, source.median_side),
-        cache_dir=config.source.cache_dir,
-        workers=config.source.workers,
-        max_bad_share=config.source.max_bad_share,
-    )
+    store = open_split(source, "train", stored_side(size, source.median_side), config.source)
     views = TwoViews(preset, size, *mean_and_std(store, config.seed), config.views.strength)
     draw(store, views, config.seed, config.out)
     if config.json:
@@ -69,4 +62,10 @@ def draw(store: "ImageStore", views: "TwoViews", seed: int, path: Path, rows: in
     generator = torch.Generator().manual_seed(seed)
     indices = torch.randperm(len(store), generator=generator)[:rows].sort().values
     batch = store.batch(indices)
-    contact_sheet(batch.pixels, *views(batch.pixels, batch.aspect, generator), views.mean, views.std, path)
+    contact_sheet(
+        batch.pixels,
+        *views(batch.pixels, batch.aspect, generator),
+        views.mean.flatten().tolist(),
+        views.std.flatten().tolist(),
+        path,
+    )

@@ -1,4 +1,4 @@
-"""How good a representation is while it forms: kNN on held-out labelled images, and health figures without labels."""
+"""How good a representation is while it forms: kNN on held-out labelled images, health figures without labels."""
 
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,12 @@ def knn_on(
 def health_on(
     task: SimCLR, store: ImageStore, accelerator: "Accelerator", *, seed: int, most: int = 512
 ) -> dict[str, float]:
-    """Health figures (see `health`) of the projections of two views of up to `most` images, in evaluation mode."""
+    """Health figures (see `health`) of the projections of two views of up to `most` images, in evaluation mode.
+
+    Empty for a store of fewer than three images, of which nothing can be said.
+    """
+    if len(store) < 3:
+        return {}
     device = accelerator.device
     order = torch.randperm(len(store), generator=torch.Generator().manual_seed(seed))
     batch = ImageBatch(*(part.to(device) for part in store.batch(order[:most].sort().values)))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,10 @@ class RunRecord:
     parents: dict[str, str] = field(default_factory=dict)
     """What it was made from, by role."""
 
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {**asdict(self), "directory": str(self.directory), "created": self.created.isoformat()}
+
 
 def list_runs(root: Path) -> list[RunRecord]:
     """The runs directly in `root`, oldest first; the console names folders that hold no readable run."""
@@ -57,9 +61,7 @@ def list_runs(root: Path) -> list[RunRecord]:
             reason = "no config.json" if isinstance(error, FileNotFoundError) else "not the record of a run"
             skipped.append(f"{directory.name} ({reason})")
     if skipped:
-        console.print(
-            f"[dim]Skipped in {escape(str(root))}: {escape(', '.join(skipped))}.[/]", highlight=False
-        )
+        console.print(f"[dim]Skipped in {escape(str(root))}: {escape(', '.join(skipped))}.[/]", highlight=False)
     return sorted(records, key=lambda record: (record.created, record.directory.name))
 
 
@@ -85,8 +87,8 @@ def _read(directory: Path) -> RunRecord:
         command=str(record["command"]),
         created=created,
         status=status,
-        source=_name(record["source"]),
-        backbone=_name(record["config"].get("backbone")),
+        source=_name(record["source"], "name"),
+        backbone=_name(record["config"].get("backbone"), "backbone"),
         figure=_main_figure(metrics),
         parents={str(role): str(parent) for role, parent in record["parents"].items()},
     )
@@ -103,10 +105,10 @@ def _status(directory: Path) -> str:
     return "failed" if failed else "interrupted"
 
 
-def _name(value: Any) -> str | None:
-    """A name given as such or as {"name": ...}."""
+def _name(value: Any, key: str) -> str | None:
+    """A name given as such or, in a group of options, under `key`."""
     if isinstance(value, Mapping):
-        value = value.get("name")
+        value = value.get(key)
     return str(value) if value is not None else None
 
 

@@ -29,9 +29,7 @@ def make_directory(root: Path, command: str, slug: str) -> tuple[Path, Directory
                 raise UserError(f"{root} is a file; runs go into a directory of that name.") from None
             continue
         except OSError as error:
-            raise UserError(
-                f"Can't make {directory}: {error.strerror}. Choose a place with --out."
-            ) from error
+            raise UserError(f"Can't make {directory}: {error.strerror}. Choose a place with --out.") from error
         return directory, DirectoryLock(directory)
     raise UserError(f"{root} already holds 999 runs named {name}. Choose another place with --out.")
 

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fewlabel.errors import UserError
 from fewlabel.files import atomic_path
@@ -44,6 +45,10 @@ class MetricsFile:
                 f"Could not write to {self.path}: {error.strerror or error}. Checkpoints written before are "
                 "untouched: free some space, then continue with --resume."
             ) from error
+
+    def read(self) -> list[dict[str, Any]]:
+        """Every line, in order."""
+        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
 
     def rewind(self, step: float) -> None:
         """Drop, atomically, the lines of steps after `step`, and whatever is no whole line of JSON.

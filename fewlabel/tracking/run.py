@@ -16,15 +16,14 @@ from fewlabel.errors import UserError
 from fewlabel.files import read_json, write_json
 from fewlabel.tracking.directory import claim_directory, make_directory
 from fewlabel.tracking.lock import DirectoryLock
-from fewlabel.tracking.metrics import MetricsFile, finite_or_none
+from fewlabel.tracking.metrics import MetricsFile
 from fewlabel.tracking.provenance import provenance
+from fewlabel.tracking.record import Figure, figure_values, flattened, jsonable, without_lists
 from fewlabel.tracking.wandb_log import WandbLog
 
-__all__ = ["Figure", "NullRun", "Run", "Status"]
+__all__ = ["NullRun", "Run", "Status"]
 
 Status = Literal["finished", "interrupted", "failed"]
-Figure = float | Mapping[str, float]
-"""A number, or {"mean", "low", "high"}: a figure with its interval."""
 
 
 class Run:
@@ -39,9 +38,7 @@ class Run:
     Only the main process has a `Run`; the others take a `NullRun`.
     """
 
-    def __init__(
-        self, directory: Path, lock: DirectoryLock, record: dict[str, Any], *, resumed: bool
-    ) -> None:
+    def __init__(self, directory: Path, lock: DirectoryLock, record: dict[str, Any], *, resumed: bool) -> None:
         """Use `create` or `resume`."""
         self.directory = directory
         self.record = record
@@ -56,18 +53,19 @@ class Run:
         session = {"started": _now(), "provenance": provenance() if resumed else record["provenance"]}
         self._sessions: list[dict[str, Any]] = [*before["sessions"], session]
         self._write_status("running", None)
-        about = ("command", "source", "parents", "provenance")
+        about = {name: record[name] for name in ("command", "parents", "provenance")}
+        source = None if record["source"] is None else without_lists(record["source"])
         self._wandb = WandbLog(
             directory,
             record["wandb_id"],
             project=record["project"],
             name=record["run"],
             command=record["command"],
-            config={**record["config"], "record": {name: record[name] for name in about}},
+            config={**record["config"], "record": {**about, "source": source}},
             resumed=resumed,
         )
-        if record["source"] is not None and not resumed:
-            self._wandb.log_source(str(record["source"].get("name", "unnamed")), record["source"])
+        if source is not None and not resumed:
+            self._wandb.log_source(str(source.get("name", "unnamed")), source)
 
     @classmethod
     def create(
@@ -107,8 +105,8 @@ class Run:
             "wandb_id": secrets.token_hex(4),
             "project": project,
             "created": _now(),
-            "config": _jsonable(config),
-            "source": None if source is None else _jsonable(source),
+            "config": jsonable(config),
+            "source": None if source is None else jsonable(source),
             "parents": dict(parents or {}),
             "provenance": provenance(),
             "argv": list(sys.argv),
@@ -163,19 +161,26 @@ class Run:
         """Check that `config` is the recorded one, but for the dotted names in `free`, e.g. "source.workers".
 
         Raises:
-            UserError: it differs; every difference is named.
+            UserError: it differs; every difference is named, and the run is closed.
         """
-        recorded, given = _flat(self.config), _flat(_jsonable(config))
+        recorded, given = flattened(self.config), flattened(jsonable(config))
         differences = [
             f"{name} is {given.get(name)} and was {recorded.get(name)}"
             for name in sorted(recorded.keys() | given.keys())
             if recorded.get(name) != given.get(name) and name not in free
         ]
         if differences:
+            self.close("interrupted")
             raise UserError(
                 f"{self.directory} was begun with another configuration: {'; '.join(differences)}. "
                 "Resume it with the flags it was begun with, or begin a new run without --resume."
             )
+
+    @property
+    def wandb_id(self) -> str:
+        """The run's id in W&B, the same after a resume."""
+        identity: str = self.record["wandb_id"]
+        return identity
 
     @property
     def checkpoints(self) -> Path:
@@ -212,9 +217,14 @@ class Run:
 
         Its metadata also names the run, the source and the parents, so that it can be traced from its page.
         """
-        about = {name: self.record[name] for name in ("run", "command", "source", "parents")}
+        about = {name: self.record[name] for name in ("run", "command", "parents")}
         about["git"] = self.record["provenance"]["git"]
-        self._wandb.log_output(name, kind, directory, _jsonable({**metadata, **about}))
+        about["source"] = without_lists(self.record["source"] or {})
+        self._wandb.log_output(name, kind, directory, jsonable({**metadata, **about}))
+
+    def history(self) -> list[dict[str, Any]]:
+        """Every line of `metrics.jsonl`, over all sittings."""
+        return self._metrics.read()
 
     def rewind(self, step: int) -> None:
         """Forget the metrics logged after `step`, from where training goes on; -1 forgets all."""
@@ -239,11 +249,11 @@ class Run:
             "seconds": self._seconds(),
             "parents": record["parents"],
             "source": record["source"],
-            "metrics": {name: _figure(name, figure) for name, figure in metrics.items()},
+            "metrics": {name: figure_values(name, figure) for name, figure in metrics.items()},
         }
         if clash := sorted(result.keys() & extra.keys()):
             raise ValueError(f"result.json has its own {', '.join(clash)}")
-        result |= _jsonable(extra)
+        result |= jsonable(extra)
         write_json(self.directory / "result.json", result)
         self._wandb.summarise(result["metrics"])
         self.close("finished")
@@ -306,6 +316,10 @@ class NullRun(Run):
     def log_artifact(self, name: str, kind: str, directory: Path, metadata: Mapping[str, Any]) -> None:
         """Do nothing."""
 
+    def history(self) -> list[dict[str, Any]]:
+        """Nothing; the metrics are the main process's."""
+        return []
+
     def rewind(self, step: int) -> None:
         """Do nothing."""
 
@@ -319,28 +333,3 @@ class NullRun(Run):
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _figure(name: str, figure: Figure) -> float | dict[str, float | None] | None:
-    if not isinstance(figure, Mapping):
-        return finite_or_none(figure)
-    if figure.keys() != {"mean", "low", "high"}:
-        raise ValueError(f"the interval of {name} has {sorted(figure)}, not mean, low and high")
-    return {part: finite_or_none(figure[part]) for part in ("mean", "low", "high")}
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _jsonable(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(inner) for inner in value]
-    if isinstance(value, Path):
-        return str(value)
-    return finite_or_none(value) if isinstance(value, float) else value

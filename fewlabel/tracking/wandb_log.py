@@ -7,13 +7,11 @@ Whatever goes wrong in here costs the run one warning on the console and nothing
 
 import contextlib
 import json
-import netrc
 import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from rich.markup import escape
 
@@ -112,9 +110,7 @@ class WandbLog:
 
             artifact = wandb.Artifact(artifact_name(name), kind, metadata=dict(metadata))
             for file in sorted(file for file in directory.rglob("*") if file.is_file()):
-                artifact.add_file(
-                    str(file), str(file.relative_to(directory)), policy="immutable", skip_cache=True
-                )
+                artifact.add_file(str(file), str(file.relative_to(directory)), policy="immutable", skip_cache=True)
             run.log_artifact(artifact)
 
         self._attempt(send)
@@ -242,33 +238,22 @@ def _keep_inside(directory: Path) -> None:
 
 
 def _mode() -> str:
-    """What WANDB_MODE or wandb's settings files say, and online only with a key: wandb would ask for one."""
+    """What WANDB_MODE or wandb's settings files say, but online only for who has logged in.
+
+    The key is looked for on this machine alone (environment, settings files, netrc); nobody is asked for one.
+    """
     import wandb
 
     settings = wandb.setup(settings=wandb.Settings(silent=True)).settings
     mode = os.environ.get("WANDB_MODE") or settings.mode
     if mode in {"offline", "dryrun", "disabled"}:
         return "disabled" if mode == "disabled" else "offline"
-    if _has_key(settings):
-        return "online"
-    if os.environ.get("WANDB_MODE"):
-        console.print(
-            f"[yellow]WANDB_MODE is {mode}, but nobody has logged in to W&B:[/] this run is offline."
-        )
-    return "offline"
-
-
-def _has_key(settings: "wandb.Settings") -> bool:
-    """Whether the user has logged in to the configured W&B server; looks at this machine alone.
-
-    The places are those of wandb itself: the environment, its settings files, and the entry that
-    `wandb login` makes in the netrc file.
-    """
-    if settings.api_key or settings.identity_token_file:
-        return True
-    path = os.environ.get("NETRC") or "~/.netrc"
+    problem = "nobody has logged in" if os.environ.get("WANDB_MODE") else None
     try:
-        entry = netrc.netrc(Path(path).expanduser()).authenticators(urlsplit(settings.base_url).netloc)
-    except (OSError, netrc.NetrcParseError):
-        return False
-    return entry is not None and bool(entry[2])
+        if wandb.login(prompt=False, verify=False):
+            return "online"
+    except wandb.errors.Error as error:
+        problem = _reason(error)
+    if problem is not None:
+        console.print(f"[yellow]W&B can't go online[/] ({problem}). This run is recorded offline.")
+    return "offline"

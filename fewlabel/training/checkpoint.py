@@ -38,7 +38,14 @@ class Checkpoint:
 
 
 def write_checkpoint(
-    path: Path, *, step: int, seed: int, model: nn.Module, optimizer: Optimizer, scaler: dict[str, Any], wandb_id: str
+    path: Path,
+    *,
+    step: int,
+    seed: int,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scaler: dict[str, Any],
+    wandb_id: str,
 ) -> Path:
     """Write the state after `step` steps to `path`, atomically.
 

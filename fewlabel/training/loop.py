@@ -159,7 +159,9 @@ def fit(
                 done = step + 1
                 figures |= {"epoch": done / plan.steps_per_epoch, "views_per_second": clock.views_per_second}
                 bar.update(
-                    shown, completed=done, figures=f"loss {mean_loss:.3f}  {clock.views_per_second:,.0f} views/s"
+                    shown,
+                    completed=done,
+                    figures=f"loss {mean_loss:.3f}  {clock.views_per_second:,.0f} views/s",
                 )
                 if done % plan.evaluate_steps == 0 or done == plan.total_steps:
                     figures |= evaluate(done)
@@ -206,7 +208,12 @@ def _agreed(signals: list[int], accelerator: "Accelerator") -> int:
 
 
 def _stop_on_bad_loss(
-    loss: float, batch: ImageBatch, step: int, accelerator: "Accelerator", directory: Path, state: dict[str, object]
+    loss: float,
+    batch: ImageBatch,
+    step: int,
+    accelerator: "Accelerator",
+    directory: Path,
+    state: dict[str, object],
 ) -> None:
     """Save the state before the bad step with the batch's indices, and stop.
 

@@ -35,7 +35,10 @@ def run_processes(arguments: Sequence[str], count: int) -> int:
         port = probe.getsockname()[1]
     threads = max(1, (os.cpu_count() or 1) // count)
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared |= {"LOCAL_WORLD_SIZE": str(count), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    shared |= {
+        "LOCAL_WORLD_SIZE": str(count),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+    }
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "fewlabel", *arguments],

@@ -110,9 +110,7 @@ def test_stochastic_depth_is_random_when_asked_for():
 
 
 def test_convolutional_networks_want_channels_last():
-    wanted = {
-        name: create(name, image_size=32).channels_last for name in [*FAMILIES, "timm/deit_tiny_patch16_224"]
-    }
+    wanted = {name: create(name, image_size=32).channels_last for name in [*FAMILIES, "timm/deit_tiny_patch16_224"]}
     assert [name for name, value in wanted.items() if value] == FAMILIES[:4]
 
 

@@ -76,7 +76,7 @@ def test_one_more_family_is_one_registration(monkeypatch):
         ("timm/resnet50.a1_in1k", "timm/resnet50"),
         ("timm/hf-hub:someone/model", "no architecture"),
         ("timm/", "no architecture"),
-        ("", "no backbone"),
+        ("zzzz", "The families: efficientnet, mobilenet"),
     ],
 )
 def test_unknown_names_are_refused_with_the_nearest(name, hint):

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fewlabel.ssl import nt_xent as module
 from fewlabel.ssl.nt_xent import nt_xent
 
-PAIRS, TEMPERATURE = 7, 0.15
+PAIRS, TEMPERATURE, WORLDS = 7, 0.15, (2, 3)
 
 
 def network() -> nn.Sequential:
@@ -34,24 +34,34 @@ def step(model: nn.Module, first: Tensor, second: Tensor) -> Tensor:
     return loss.detach()
 
 
-def one_of_many(rank: int, world: int, folder: str) -> None:
+def one_of_many(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     module._TILE_SIDE["cpu"] = 4
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    model = DistributedDataParallel(network())
-    first, second = (view[rank * PAIRS : (rank + 1) * PAIRS] for view in images(world))
-    loss = step(model, first, second)
-    gradients = [parameter.grad for parameter in model.parameters()]
-    torch.save({"loss": loss, "gradients": gradients}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    for world in WORLDS:
+        if rank < world:
+            rendezvous = f"file://{folder}/rendezvous-{world}"
+            dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world)
+            model = DistributedDataParallel(network())
+            first, second = (view[rank * PAIRS : (rank + 1) * PAIRS] for view in images(world))
+            loss = step(model, first, second)
+            gradients = [parameter.grad for parameter in model.parameters()]
+            torch.save({"loss": loss, "gradients": gradients}, f"{folder}/{world}-{rank}.pt")
+            dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_equals_one_process(world: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    mp.spawn(one_of_many, args=(world, str(tmp_path)), nprocs=world)
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What each process of each world found; the same processes serve all worlds, for they start slowly."""
+    folder = tmp_path_factory.mktemp("processes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        mp.spawn(one_of_many, args=(str(folder),), nprocs=max(WORLDS))
+    return folder
 
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_equals_one_process(world: int, results: Path) -> None:
+    found = [torch.load(results / f"{world}-{rank}.pt") for rank in range(world)]
     model = network()
     expected = step(model, *images(world))
     mean = torch.stack([one["loss"] for one in found]).mean()

@@ -15,7 +15,12 @@ from fewlabel.training.batch_norm import GlobalBatchNorm, synchronize_batch_norm
 def network():
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 8, 3), BatchNormAct2d(8), nn.Flatten(), nn.Linear(128, 4)
+        nn.Conv2d(3, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.Conv2d(6, 8, 3),
+        BatchNormAct2d(8),
+        nn.Flatten(),
+        nn.Linear(128, 4),
     )
 
 
@@ -34,7 +39,10 @@ def train_share(rank, folder):
     net = nn.parallel.DistributedDataParallel(synchronize_batch_norm(network(), torch.device("cpu")))
     share = images()[rank * 5 : rank * 5 + 5].requires_grad_()
     loss_of(net(share)).backward()
-    torch.save({"share": share.grad / 2, **{name: p.grad for name, p in net.module.named_parameters()}}, f"{folder}/{rank}")
+    torch.save(
+        {"share": share.grad / 2, **{name: p.grad for name, p in net.module.named_parameters()}},
+        f"{folder}/{rank}",
+    )
     torch.save(net.module.state_dict(), f"{folder}/state{rank}")
     dist.destroy_process_group()
 

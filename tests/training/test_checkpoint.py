@@ -50,7 +50,10 @@ def test_only_the_newest_are_kept(tmp_path):
     net, optimizer = trained()
     for step in (1, 2, 10):
         save(tmp_path, net, optimizer, step)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002.safetensors", "step-00000010.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step-00000002.safetensors",
+        "step-00000010.safetensors",
+    ]
 
 
 def test_a_spoilt_newest_falls_back_to_the_one_before(tmp_path):

@@ -29,6 +29,10 @@ def test_knn_takes_what_a_small_bank_has():
 
 def test_wilson_interval_against_published_values():
     """Newcombe 1998, table I, method 3."""
-    for successes, trials, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)):
+    for successes, trials, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+    ):
         interval = wilson_interval(successes, trials)
         assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-4)

@@ -1,6 +1,6 @@
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -46,10 +46,10 @@ def test_one_failing_process_stops_all_and_gives_its_status(tmp_path):
         "processes._stop.__defaults__ = (0.2,)\n"
         "raise SystemExit(processes.run_processes([], 2))"
     )
-    root = os.path.dirname(os.path.dirname(processes.__file__))
+    root = str(Path(processes.__file__).parents[2])
     # The launcher is this package; what it starts is the stand-in, found first in the working folder.
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {os.path.dirname(root)!r})\n{script}"],
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r})\n{script}"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -1,6 +1,7 @@
 """Durations as a table, and the shape of the schedule."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -32,7 +33,14 @@ def test_a_warm_up_longer_than_the_run_is_refused():
 
 @pytest.mark.parametrize(
     "options",
-    [{"epochs": 0}, {"epochs": 1, "max_steps": 1}, {"batch_size": 1}, {"lr": -1.0}, {"lr": math.nan}, {"processes": 0}],
+    [
+        {"epochs": 0},
+        {"epochs": 1, "max_steps": 1},
+        {"batch_size": 1},
+        {"lr": -1.0},
+        {"lr": math.nan},
+        {"processes": 0},
+    ],
 )
 def test_impossible_options_are_refused(options):
     with pytest.raises(UserError):
@@ -45,7 +53,7 @@ def test_warm_up_is_linear_and_the_cosine_ends_at_zero():
     assert rates[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
     assert rates[55] == pytest.approx(0.5)
     assert rates[100] == pytest.approx(0.0)
-    assert all(after <= before for before, after in zip(rates[10:], rates[11:], strict=False))
+    assert all(after <= before for before, after in pairwise(rates[10:]))
 
 
 @pytest.mark.parametrize(

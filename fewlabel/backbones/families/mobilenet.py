@@ -10,8 +10,7 @@ MOBILENET = register(
     Family(
         name="mobilenet",
         title="MobileNet",
-        paper="Howard et al. 2017, arXiv:1704.04861; V2: arXiv:1801.04381; V3: arXiv:1905.02244; "
-        "V4: arXiv:2404.10518",
+        paper="Howard et al. 2017, arXiv:1704.04861; V2: arXiv:1801.04381; V3: arXiv:1905.02244; V4: arXiv:2404.10518",
         summary="A convolution split into one per channel and 1x1 over channels, at 1/N + 1/K^2 of the cost.",
         members={
             "mobilenetv1_100": Member(224, "13 depthwise-separable blocks, no residuals"),

@@ -2,145 +2,157 @@
 
 import argparse
 import io
-import json
-import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from statistics import median
 
+import numpy as np
 import torch
-from lightly.transforms import SimCLRTransform
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.rows import Row, at_least
+from benchmarks.sides import PEER_SETTINGS, Side, answers
 from fewlabel.data.decode import decode
 from fewlabel.data.resize import resize
+from fewlabel.data.sizes import stored_side
 from fewlabel.data.views import TwoViews
+from fewlabel.errors import UserError
+
+__all__ = ["run"]
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-REPEATS = 7
-SIDE = 280
-"""Side of the squares that 224 px views are made from: 1.25 times the view's."""
+ROUNDS = 7
+PHOTOS = 128
+BATCH_SIZE = 64
+SMALL_REPEATS = {"ours": 8, "peer": 1}
+"""How often a turn makes views of all images at 32 px, so that turns of both sides last alike."""
+
+LEAST_RATIO = {"small": 8.0, "large": 2.0}
 
 
-def interleaved(ours: Callable[[], int], peer: Callable[[], int]) -> tuple[float, float]:
-    """Median images a second of both, in turns so that load slows both; a call returns its images."""
-    rates: tuple[list[float], list[float]] = ([], [])
-    for repeat in range(REPEATS + 1):
-        for work, seen in zip((ours, peer), rates, strict=True):
-            start = time.perf_counter()
-            count = work()
-            if repeat:  # the first round warms caches and allocators
-                seen.append(count / (time.perf_counter() - start))
-    return statistics.median(rates[0]), statistics.median(rates[1])
+def run(photos: Path) -> list[Row]:
+    """Both comparisons on one thread; `photos` is a folder with JPEG files, best of about 400 px."""
+    arguments = (str(photos.resolve()),)
+    rates: dict[str, dict[str, list[float]]] = {size: {"ours": [], "peer": []} for size in LEAST_RATIO}
+    with (
+        Side("benchmarks.bench_views", "ours", *arguments) as ours,
+        Side("benchmarks.bench_views", "peer", *arguments, settings=PEER_SETTINGS) as peer,
+    ):
+        for size, measured in rates.items():
+            for _ in range(ROUNDS + 1):
+                measured["ours"].append(ours.ask(size)["rate"])
+                measured["peer"].append(peer.ask(size)["rate"])
+        facts = ours.facts
+    # The first round warms caches and allocators.
+    medians = {size: [median(seen[1:]) for seen in measured.values()] for size, measured in rates.items()}
+    note = "both in fp32 on one thread; "
+    return [
+        at_least(
+            LEAST_RATIO["small"],
+            "Two views at 32 px, decoded images",
+            *medians["small"],
+            "images/s",
+            note=f"{note}batch {2 * PHOTOS}",
+        ),
+        at_least(
+            LEAST_RATIO["large"],
+            "Two views at 224 px, from JPEG files",
+            *medians["large"],
+            "images/s",
+            note=f"{note}batch {BATCH_SIZE}; files of {facts['median_side']} px (median), ours stored at "
+            f"{facts['stored_side']}",
+        ),
+    ]
 
 
-def jpeg_files(data: Path) -> list[bytes]:
-    files = sorted(path for path in data.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    if len(files) < 64:
-        raise SystemExit(f"{data} holds {len(files)} JPEG files; give a folder with at least 64 of them in --data.")
-    return [path.read_bytes() for path in files[:128]]
+def jpeg_files(photos: Path) -> list[bytes]:
+    """The content of the first photos of a folder and its sub-folders."""
+    files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    if len(files) < PHOTOS:
+        raise UserError(f"{photos} holds {len(files)} JPEG files; --photos takes a folder with {PHOTOS} or more.")
+    return [path.read_bytes() for path in files[:PHOTOS]]
 
 
-def small_images(encoded: list[bytes], count: int, side: int) -> list[Image.Image]:
-    pictures = [Image.open(io.BytesIO(data)).convert("RGB").resize((side, side)) for data in encoded]
-    return [pictures[i % len(pictures)] for i in range(count)]
+Work = Callable[[], int]
+"""Makes two views of some images; how many these were."""
 
 
-def stack(pictures: list[Image.Image]) -> Tensor:
-    return (
-        torch.stack(
-            [torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8).view(p.height, p.width, 3) for p in pictures]
-        )
-        .permute(0, 3, 1, 2)
-        .contiguous()
-    )
-
-
-def bench_small(encoded: list[bytes]) -> dict[str, Any]:
-    """Views of 32 px from decoded images of 32 px, batch 256, without blur as in the paper's CIFAR runs."""
-    pictures = small_images(encoded, 256, 32)
-    pixels, aspect, generator = stack(pictures), torch.ones(256), torch.Generator().manual_seed(0)
-    views = TwoViews("natural", 32, MEAN, STD)
-    transform = SimCLRTransform(input_size=32, cj_strength=0.5, gaussian_blur=0.0)
-
-    def ours() -> int:
-        for _ in range(8):
-            views(pixels, aspect, generator)
-        return 8 * len(pixels)
-
-    def peer() -> int:
-        pairs = [transform(picture) for picture in pictures]
-        for i in range(2):
-            torch.stack([pair[i] for pair in pairs])
-        return len(pictures)
-
-    return row("two views at 32 px, decoded images", *interleaved(ours, peer))
-
-
-def bench_large(encoded: list[bytes]) -> dict[str, Any]:
-    """Views of 224 px from encoded JPEG files, batch 16, decoding included, at the settings of the paper."""
+def ours(encoded: list[bytes], small: list[Image.Image], side: int) -> dict[str, Work]:
     generator = torch.Generator().manual_seed(0)
-    views = TwoViews("natural", 224, MEAN, STD)
-    transform = SimCLRTransform(input_size=224)
-    batch = encoded[:64]
+    pixels = batch([np.asarray(picture) for picture in small])
+    views_32, views_224 = (TwoViews("natural", size, MEAN, STD) for size in (32, 224))
 
-    def ours() -> int:
-        for start in range(0, len(batch), 16):
-            pairs = [decoded_square(data) for data in batch[start : start + 16]]
-            pixels = torch.stack([square for square, _ in pairs])
-            views(pixels, torch.tensor([aspect for _, aspect in pairs]), generator)
-        return len(batch)
+    def small_views() -> int:
+        for _ in range(SMALL_REPEATS["ours"]):
+            views_32(pixels, torch.ones(len(pixels)), generator)
+        return SMALL_REPEATS["ours"] * len(pixels)
 
-    def peer() -> int:
-        for start in range(0, len(batch), 16):
-            pairs = [transform(Image.open(io.BytesIO(data)).convert("RGB")) for data in batch[start : start + 16]]
-            for i in range(2):
-                torch.stack([pair[i] for pair in pairs])
-        return len(batch)
+    def large_views() -> int:
+        for photos in batches(encoded):
+            decoded = [decode(photo, side) for photo in photos]
+            aspect = torch.tensor([image.shape[1] / image.shape[0] for image in decoded])
+            views_224(batch([resize(image, side, side) for image in decoded]), aspect, generator)
+        return len(encoded)
 
-    return row("two views at 224 px, from JPEG files", *interleaved(ours, peer))
+    return {"small": small_views, "large": large_views}
 
 
-def decoded_square(encoded: bytes) -> tuple[Tensor, float]:
-    """A square (3, SIDE, SIDE) uint8 of an image file as the store makes it, and its width over height."""
-    pixels = decode(encoded, SIDE)
-    return resize(pixels, SIDE, SIDE), pixels.shape[1] / pixels.shape[0]
+def peer(encoded: list[bytes], small: list[Image.Image], side: int) -> dict[str, Work]:
+    """Lightly's, which takes images as they are; without blur at 32 px, as in the paper's CIFAR runs."""
+    from lightly.transforms import SimCLRTransform
+
+    transform_32 = SimCLRTransform(input_size=32, cj_strength=0.5, gaussian_blur=0.0)
+    transform_224 = SimCLRTransform(input_size=224)
+
+    def small_views() -> int:
+        for _ in range(SMALL_REPEATS["peer"]):
+            collate([transform_32(picture) for picture in small])
+        return SMALL_REPEATS["peer"] * len(small)
+
+    def large_views() -> int:
+        for photos in batches(encoded):
+            collate([transform_224(Image.open(io.BytesIO(photo)).convert("RGB")) for photo in photos])
+        return len(encoded)
+
+    return {"small": small_views, "large": large_views}
 
 
-def row(name: str, ours: float, peer: float) -> dict[str, Any]:
-    return {"name": name, "ours": ours, "peer": peer, "ratio": ours / peer, "unit": "images/s"}
+def batches(encoded: list[bytes]) -> list[list[bytes]]:
+    return [encoded[start : start + BATCH_SIZE] for start in range(0, len(encoded), BATCH_SIZE)]
 
 
-def run(data: Path) -> list[dict[str, Any]]:
-    """Both comparisons on one thread; `data` is a folder with JPEG files."""
-    encoded = jpeg_files(Path(data))
-    threads = torch.get_num_threads()
+def batch(images: list[np.ndarray]) -> Tensor:
+    """(B, C, S, S) in the memory format of the product's store."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def collate(pairs: list[list[Tensor]]) -> list[Tensor]:
+    """Both views of all images, each in one tensor, as a data loader would."""
+    return [torch.stack(views) for views in zip(*pairs, strict=True)]
+
+
+def _serve(name: str, photos: Path) -> None:
+    """For each line of standard input, which names a size, answer with the images a second of one turn."""
+    answer = answers()
     torch.set_num_threads(1)
-    try:
-        return [bench_small(encoded), bench_large(encoded)]
-    finally:
-        torch.set_num_threads(threads)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder with at least 64 JPEG files, best about 400 px"
-    )
-    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
-    options = parser.parse_args()
-    rows = run(options.data)
-    if options.json:
-        print(json.dumps(rows, indent=2))
-        return
-    for entry in rows:
-        print(
-            f"{entry['name']:40} ours {entry['ours']:9,.0f}  lightly {entry['peer']:8,.0f} {entry['unit']}"
-            f"  ratio {entry['ratio']:.2f}"
-        )
+    encoded = jpeg_files(photos)
+    median_side = int(median(min(Image.open(io.BytesIO(photo)).size) for photo in encoded))
+    side = stored_side(224, median_side)
+    small = [Image.open(io.BytesIO(photo)).convert("RGB").resize((32, 32)) for photo in encoded] * 2
+    works = {"ours": ours, "peer": peer}[name](encoded, small, side)
+    answer({"median_side": median_side, "stored_side": side})
+    for line in sys.stdin:
+        started = time.perf_counter()
+        count = works[line.strip()]()
+        answer({"rate": count / (time.perf_counter() - started)})
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("side", choices=["ours", "peer"])
+    parser.add_argument("photos", type=Path)
+    options = parser.parse_args()
+    _serve(options.side, options.photos)

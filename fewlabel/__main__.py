@@ -60,13 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = pipeline.run(parse(pipeline.Config, command, rest))
         return status
     except UserError as error:
-        # Of several processes that fail alike, one speaks.
-        if os.environ.get("RANK", "0") == "0":
-            from rich.markup import escape
+        from fewlabel.training.processes import first_to_fail
 
-            from fewlabel.console import console
+        if first_to_fail():
+            from rich.console import Console
 
-            console.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+            # Not the shared console, which is silent in all processes but the main one.
+            shown = Console(stderr=True)
+            shown.print("[bold red]Error:[/] ", end="")
+            shown.print(str(error), soft_wrap=True, markup=False, highlight=False)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -74,6 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output (`head`, say) has gone; writing more at exit would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception:
+        from fewlabel.training.processes import first_to_fail
+
+        if first_to_fail():
+            raise
+        return 1
 
 
 if __name__ == "__main__":

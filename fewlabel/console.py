@@ -1,5 +1,6 @@
 """The one console: every message and progress bar goes to standard error, results to standard output."""
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import TypeVar
@@ -10,7 +11,8 @@ from rich.table import Table
 
 __all__ = ["console", "print_table", "progress_bar", "track"]
 
-console = Console(stderr=True)
+console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
+"""Of several processes that do the same, the main one speaks."""
 
 Item = TypeVar("Item")
 
@@ -27,7 +29,7 @@ def progress_bar(*columns: str) -> Progress:
         *(TextColumn(column) for column in columns),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=console.quiet or not console.is_terminal,
     )
 
 

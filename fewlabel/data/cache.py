@@ -49,7 +49,7 @@ class CacheEntry:
         self, folder: Path, fingerprint: str, split: str, shape: tuple[int, int, int], dtype: np.dtype[Any]
     ) -> None:
         key = repr((fingerprint, split, shape, dtype.name, _DECODE_VERSION))
-        stem = f"{split}-{shape[1]}px-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+        stem = f"{split}-{shape[0]}px-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
         self._shape, self._dtype = shape, dtype
         self.squares_path = folder / f"{stem}.bin"
         self._record_path = folder / f"{stem}.json"
@@ -82,7 +82,7 @@ class CacheEntry:
             return None
 
     def read_squares(self, record: Record) -> Pixels | None:
-        """The memory-mapped squares (N, C, side, side) of `record`; None where they are missing, short or
+        """The memory-mapped squares (N, side, side, C) of `record`; None where they are missing, short or
         damaged.
 
         The checksums of up to 256 rows are compared, spread over the file with its first and last.

@@ -203,7 +203,7 @@ def shrink(encoded: bytes, side: int) -> bytes:
         return encoded
     factor = side / min(height, width)
     small = resize(pixels, max(side, round(height * factor)), max(side, round(width * factor)))
-    array = small[0].numpy() if channels == 1 else small.permute(1, 2, 0).numpy()
+    array = small[:, :, 0] if channels == 1 else small
     if not encoded.startswith((b"\xff\xd8", b"RIFF")):
         return encode_png(array)
     stream = io.BytesIO()

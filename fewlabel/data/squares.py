@@ -20,14 +20,14 @@ class Square(NamedTuple):
     """A decoded image, or the reason why there is none."""
 
     pixels: Pixels | None
-    """(C, side, side)."""
+    """(side, side, C)."""
     aspect: float
     """Original width by height."""
     reason: str
 
 
 class SquareReader:
-    """Decodes rows of `part`, in threads, to (channels, side, side) of `bits` bits.
+    """Decodes rows of `part`, in threads, to (side, side, channels) of `bits` bits.
 
     Images are squashed, not cropped. In a colour source greyscale becomes three equal channels; in a 16-bit
     source 8-bit values are multiplied by 257, which maps white to white.
@@ -35,7 +35,7 @@ class SquareReader:
 
     def __init__(self, part: datasets.Dataset, side: int, channels: int, bits: int, workers: int) -> None:
         self._undecoded = part.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
-        self.shape = (channels, side, side)
+        self.shape = (side, side, channels)
         self.dtype: np.dtype[np.unsignedinteger[Any]] = np.dtype(np.uint16 if bits == 16 else np.uint8)
         self._workers = workers
 
@@ -57,13 +57,13 @@ class SquareReader:
             yield from self._undecoded[rows[start : start + _CHUNK]]["image"]
 
     def _square(self, image: dict[str, bytes | str | None]) -> Square:
-        side = self.shape[1]
+        side = self.shape[0]
         try:
             pixels = decode(read_content(image), side)
         except DecodeError as error:
             return Square(None, 1.0, str(error))
         height, width, _ = pixels.shape
-        square: Pixels = resize(pixels, side, side).numpy()
+        square = resize(pixels, side, side)
         if square.dtype != self.dtype:
             square = square.astype(np.uint16) * np.uint16(257)
         return Square(np.broadcast_to(square, self.shape), width / height, "")

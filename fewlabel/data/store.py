@@ -36,7 +36,7 @@ class ImageBatch(NamedTuple):
     """Images of a store."""
 
     pixels: Tensor
-    """(B, C, side, side) uint8 or uint16, on the CPU."""
+    """(B, C, side, side) uint8 or uint16 in channels-last memory, on the CPU."""
     aspect: Tensor
     """(B,) float32: original width by height, to draw crops in the original's geometry."""
     index: Tensor  # type: ignore[assignment]  # shadows tuple.index, which nobody calls on a batch
@@ -74,7 +74,7 @@ class ImageStore:
             groups = column(kept, "group")
             self.groups = [group or identity for group, identity in zip(groups, self.ids, strict=True)]
         self.aspect = torch.tensor(record.aspect, dtype=torch.float32)
-        self.channels, self.side, _ = reader.shape
+        self.side, _, self.channels = reader.shape
         self.bits = 8 * reader.dtype.itemsize
         self.bad = [BadImage(*bad) for bad in record.bad]
         self._rows, self._reader, self._squares = rows, reader, squares
@@ -94,7 +94,7 @@ class ImageStore:
             raise IndexError(f"indices must be within 0 to {len(self) - 1}")
         chosen = indices.numpy()
         squares = self._decode(chosen) if self._squares is None else self._squares[chosen]
-        return ImageBatch(torch.from_numpy(squares), self.aspect[indices], indices)
+        return ImageBatch(torch.from_numpy(squares).permute(0, 3, 1, 2), self.aspect[indices], indices)
 
     def _decode(self, chosen: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Pixels:
         squares: Pixels = np.empty((len(chosen), *self._reader.shape), self._reader.dtype)

@@ -112,7 +112,7 @@ class TwoViews:
             raise ValueError(
                 f"Views take uint8 or uint16 pixels of {len(self.mean)} channels, not {pixels.dtype} of {channels}."
             )
-        mean, inverse_std = self.mean.to(device), (1 / self.std).to(device)
+        offset, inverse_std = (-self.mean / self.std).to(device), (1 / self.std).to(device)
         views = torch.empty(len(aspect), channels, self.image_size, self.image_size, device=device)
         budget = CPU_CHUNK if device.type == "cpu" else ACCELERATOR_CHUNK
         chunk = max(1, budget // views[0].numel())
@@ -130,7 +130,7 @@ class TwoViews:
                 images.mul_(1 / FULL_SCALE[pixels.dtype])
                 distort_colours(images, ColourParameters(*(values[rows] for values in colour)))
                 self._blur(images, sigma[rows])
-                torch.mul(images.sub_(mean), inverse_std, out=views[rows])
+                torch.addcmul(offset, images, inverse_std, out=views[rows])
         return views.index_select(0, order.argsort()) if chunk > 1 else views
 
     def _blur(self, images: Tensor, sigma: Tensor) -> None:
@@ -144,6 +144,8 @@ def _gather(pixels: Tensor, rows: Tensor) -> Tensor:
     if pixels.dtype == torch.uint16:
         # The same bits as int16, which every device can gather.
         return _gather(pixels.view(torch.int16), rows).view(torch.uint16)
+    if len(rows) == 1:
+        return pixels.narrow(0, int(rows), 1)
     if pixels.is_contiguous(memory_format=torch.channels_last):
         # Images that lie in one piece are copied in one piece, others value by value: fifteen times slower.
         return pixels.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2)

@@ -4,7 +4,7 @@ import types
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -80,7 +80,7 @@ def from_dict(kind: type[Config], values: Any, where: str) -> Config:
     """Rebuild a configuration; unknown keys are an error, missing ones take their defaults.
 
     Raises:
-        UserError: an unknown key.
+        UserError: an unknown key, or a value of another type than the option's.
     """
     hints = get_type_hints(kind)
     if not isinstance(values, dict):
@@ -97,6 +97,18 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     choices = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if Path in choices and isinstance(value, str):
         return Path(value)
-    if isinstance(value, list):
-        return tuple(value)
+    if not any(_is_a(choice, value) for choice in choices):
+        raise UserError(f"{where}: {value!r} stands where {' or '.join(map(_described, choices))} is expected.")
     return value
+
+
+def _is_a(choice: Any, value: Any) -> bool:
+    if get_origin(choice) is Literal:
+        return value in get_args(choice)
+    return type(value) is choice or (choice is float and type(value) is int)
+
+
+def _described(choice: Any) -> str:
+    if get_origin(choice) is Literal:
+        return " or ".join(map(repr, get_args(choice)))
+    return "null" if choice is types.NoneType else str(choice.__name__)

@@ -1,6 +1,7 @@
 """`fewlabel pretrain`: from a source of images to an encoder on disk, without labels."""
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 COMMAND = "pretrain"
 
-FREE = ("resume", "config", "json", "source.workers", "source.cache_dir", "run.out")
-"""Options that don't change what a run computes, so that a resumed run may have others."""
+FREE = ("source.data", "source.workers", "source.cache_dir")
+"""Options that a resumed run may have others of: the source's fingerprint says whether its images are the same."""
 
 KNN_WHILE_TRAINING = {"most_bank": 5_000, "most_queries": 2_000}
 KNN_AT_THE_END = {"most_bank": 50_000, "most_queries": 20_000}
@@ -55,13 +56,18 @@ class Config:
 
 def run(config: Config) -> int:
     """Run the command; its exit status."""
-    from fewlabel.backbones.registry import check_name
     from fewlabel.training.processes import choose_precision, launched, make_accelerator, run_processes
 
-    check_name(config.backbone.backbone)
-    precision = choose_precision(config.training.precision)
     if (config.training.processes or 1) > 1 and not launched():
         return run_processes(sys.argv[1:], config.training.processes or 1)
+
+    from fewlabel.backbones.registry import check_name
+    from fewlabel.data.presets import resolve_preset
+
+    # What takes no look at the images is refused before that look.
+    check_name(config.backbone.backbone)
+    resolve_preset(config.views.views, None, channels=1)
+    precision = choose_precision(config.training.precision)
     accelerator = make_accelerator(config.training, precision)
     config = replace(
         config,
@@ -70,15 +76,16 @@ def run(config: Config) -> int:
 
     from fewlabel.training.loop import Interrupted
 
+    status = 0
     try:
         result = _pretrain(config, accelerator)
+        if accelerator.is_main_process and config.json:
+            print(json.dumps(result, indent=2))
     except Interrupted as stop:
-        return 128 + stop.number
-    finally:
-        accelerator.end_training()
-    if accelerator.is_main_process and config.json:
-        print(json.dumps(result, indent=2))
-    return 0
+        status = 128 + stop.number
+    # Not after an error: the other processes would report the end of their group before the error itself is told.
+    accelerator.end_training()
+    return status
 
 
 def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
@@ -92,6 +99,8 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
     from fewlabel.data.source import load
     from fewlabel.data.store import mean_and_std, open_split
     from fewlabel.data.views import TwoViews
+    from fewlabel.pipelines.pretrain_report import announce, conclude
+    from fewlabel.pipelines.views import draw
     from fewlabel.ssl.evaluation import health_on, knn_on
     from fewlabel.ssl.health import collapse_warning
     from fewlabel.ssl.simclr import SimCLR
@@ -125,7 +134,9 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
     task = SimCLR(backbone, views, config.simclr)
     if world > 1:
         synchronize_batch_norm(task, accelerator.device)
-    optimizer = build_optimizer(task, training, batch_size, backbone.no_weight_decay())
+    optimizer = build_optimizer(
+        task, training, batch_size, exempt=backbone.no_weight_decay(), convolutional=backbone.channels_last
+    )
     if training.compile:
         backbone.compile()
     featurizer = Featurizer(backbone, mean, std).to(accelerator.device)
@@ -141,12 +152,14 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
                 figures["knn_accuracy"] = accuracy.mean
         return figures
 
-    with _recorded(config, source, backbone, accelerator) as record:
+    with _recorded(config, source, stores, accelerator) as record:
         checkpoint = latest_checkpoint(record.checkpoints) if config.resume else None
         record.rewind(checkpoint.step if checkpoint else -1)
         if accelerator.is_main_process:
-            _announce(config, source, stores, backbone, plan, accelerator, record)
-            _show_views(record, stores["train"], views, seed)
+            announce(config, source, stores, backbone, plan, accelerator, record.directory, checkpoint)
+            if checkpoint is None:
+                draw(stores["train"], views, seed, record.directory / "views.png")
+                record.log_image("views", record.directory / "views.png", 0)
         fit(
             task,
             optimizer,
@@ -184,9 +197,9 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
             },
         )
         record.log_artifact(f"encoder-{backbone.name}", "encoder", record.encoder, metrics)
-        curves = record.wandb_directory
+        in_wandb = record.wandb_directory is not None
         result = record.finish(metrics, encoder=str(record.encoder), backbone=backbone.name)
-        _conclude(result, record, curves)
+        conclude(result, record.directory, in_wandb)
         return result
 
 
@@ -218,103 +231,76 @@ def _derive(config: Config, source: "Source") -> Config:
 
 
 @contextmanager
-def _recorded(config: Config, source: "Source", backbone: "Backbone", accelerator: "Accelerator") -> Iterator["Run"]:
+def _recorded(
+    config: Config, source: "Source", stores: "Mapping[str, ImageStore]", accelerator: "Accelerator"
+) -> Iterator["Run"]:
     """The run's record on the main process, a silent one on the others; closed as what ended the block says."""
     from accelerate.utils import broadcast_object_list
 
-    from fewlabel.tracking.run import NullRun, Run
+    from fewlabel.tracking.run import NullRun
     from fewlabel.training.loop import Interrupted
 
     shared: list[Any] = [None, None]
     if accelerator.is_main_process:
-        about = {
-            "name": source.name,
-            "data": config.source.data,
-            "fingerprint": source.fingerprint,
-            "images": {split: len(part) for split, part in source.items()},
-            "bad_images": [{"id": bad.id, "reason": bad.reason} for bad in source.bad],
-        }
-        if config.resume:
-            record = Run.resume(config.resume, command=COMMAND)
-            record.require_config(as_dict(config), free=FREE)
-            if record.record["source"]["fingerprint"] != source.fingerprint:
-                record.close("interrupted")
-                raise UserError(
-                    f"The images of {config.source.data} have changed since {config.resume} began. "
-                    "Put them back as they were, or begin a new run without --resume."
-                )
-        else:
-            record = Run.create(
-                COMMAND,
-                as_dict(config),
-                out=config.run.out,
-                slug=f"{config.backbone.backbone}-{source.name}",
-                parents={"source": f"{source.name}@{source.fingerprint}"},
-                source=about,
-                project=config.run.project,
-            )
+        record = _resumed(config, source) if config.resume else _created(config, source, stores)
         shared = [record.directory, record.record]
     broadcast_object_list(shared)
     if not accelerator.is_main_process:
         record = NullRun(*shared)
-    try:
-        with record:
+    with record:
+        try:
             yield record
-    except Interrupted as stop:
-        if accelerator.is_main_process:
-            console.print(f"{str(stop).capitalize()}. Go on with:")
-            console.print(f"  fewlabel pretrain --resume {record.directory}", style="bold", soft_wrap=True)
-        raise
+        except (Interrupted, KeyboardInterrupt) as stop:
+            # A stop is no failure, and all that went before the last checkpoint is kept.
+            reason = str(stop) or "stopped at once"
+            record.close("interrupted", reason)
+            console.print(f"{reason.capitalize()}. Go on with:", highlight=False)
+            command = f"  fewlabel pretrain --resume {shlex.quote(str(record.directory))}"
+            console.print(command, style="bold", soft_wrap=True, markup=False, highlight=False)
+            raise
 
 
-def _announce(
-    config: Config,
-    source: "Source",
-    stores: "Mapping[str, ImageStore]",
-    backbone: "Backbone",
-    plan: "Plan",
-    accelerator: "Accelerator",
-    record: "Run",
-) -> None:
-    """Print what the run derived."""
-    from rich.table import Table
+def _created(config: Config, source: "Source", stores: "Mapping[str, ImageStore]") -> "Run":
+    from fewlabel.tracking.run import Run
 
-    from fewlabel.backbones.catalogue import count_parameters
+    # Some damage shows in an image's header, some only in its pixels.
+    bad = [*source.bad, *(bad for store in stores.values() for bad in store.bad)]
 
-    training = config.training
-    sizes = ", ".join(f"{len(store):,} {split}" for split, store in stores.items())
-    classes = source["train"].features["label"].names if "label" in source["train"].features else []
-    table = Table.grid(padding=(0, 2))
-    for name, value in (
-        (
-            "source",
-            f"{source.name}, {sizes}; {len(classes) or 'no'} classes; {source.channels} channel(s), {source.bits} bits",
-        ),
-        ("fingerprint", source.fingerprint[:16]),
-        (
-            "backbone",
-            f"{backbone.name}, {count_parameters(backbone):,} parameters, {backbone.num_features} features",
-        ),
-        ("views", f"{config.views.views} at {config.backbone.image_size} px"),
-        (
-            "steps",
-            f"{plan.total_steps:,} of {training.batch_size} images, {plan.steps_per_epoch} an epoch, {plan.warmup_steps} of warm-up",
-        ),
-        ("device", f"{accelerator.num_processes} x {accelerator.device.type}, {training.precision}"),
-        ("run", str(record.directory)),
-    ):
-        table.add_row(f"[dim]{name}[/]", value)
-    console.print(table)
-    if source.bad:
-        names = ", ".join(bad.id for bad in source.bad[:3])
-        console.print(f"[yellow]{len(source.bad)} images could not be read and are left out, such as {names}.[/]")
+    return Run.create(
+        COMMAND,
+        as_dict(_repeatable(config)),
+        out=config.run.out,
+        slug=f"{config.backbone.backbone}-{source.name}",
+        parents={"source": f"{source.name}@{source.fingerprint}"},
+        source={
+            "name": source.name,
+            "data": config.source.data,
+            "fingerprint": source.fingerprint,
+            "images": {split: len(store) for split, store in stores.items()},
+            "bad_images": [{"id": image.id, "reason": image.reason} for image in bad],
+        },
+        project=config.run.project,
+    )
 
 
-def _show_views(record: "Run", store: "ImageStore", views: Any, seed: int) -> None:
-    from fewlabel.pipelines.views import draw
+def _resumed(config: Config, source: "Source") -> "Run":
+    from fewlabel.tracking.run import Run
 
-    draw(store, views, seed, record.directory / "views.png")
-    record.log_image("views", record.directory / "views.png", 0)
+    assert config.resume is not None
+    record = Run.resume(config.resume, command=COMMAND)
+    record.require_config(as_dict(_repeatable(config)), free=FREE)
+    if record.record["source"]["fingerprint"] != source.fingerprint:
+        record.close("interrupted")
+        raise UserError(
+            f"The images of {config.source.data} are not those that {config.resume} began with. "
+            "Put them back as they were, or begin a new run without --resume."
+        )
+    return record
+
+
+def _repeatable(config: Config) -> Config:
+    """What `--config` takes over: all but the place of this run and how it was called."""
+    return replace(config, run=replace(config.run, out=None), resume=None, config=None, json=False)
 
 
 def _last_figures(history: list[dict[str, Any]], plan: "Plan") -> dict[str, float]:
@@ -324,22 +310,3 @@ def _last_figures(history: list[dict[str, Any]], plan: "Plan") -> dict[str, floa
     losses = [line["loss"] for line in history if line.get("loss") is not None]
     rates = [line["views_per_second"] for line in history if line.get("views_per_second")]
     return {"loss": fmean(losses[-max(1, plan.total_steps // 10) :]), "views_per_second": median(rates)}
-
-
-def _conclude(result: dict[str, Any], record: "Run", curves: Path | None) -> None:
-    """Print the figures, where everything is and what to type next."""
-    metrics = result["metrics"]
-    if "knn_accuracy" in metrics:
-        for name, label in (("knn_accuracy", "learned"), ("knn_accuracy_untrained", "untrained")):
-            figure = {key: 100 * value for key, value in metrics[name].items()}
-            console.print(
-                f"kNN accuracy on held-out images, {label:<9}: [bold]{figure['mean']:.1f} %[/] "
-                f"(95 % interval {figure['low']:.1f} to {figure['high']:.1f})"
-            )
-    else:
-        figures = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in metrics.items())
-        console.print(f"No labels to judge by; of the representation itself: {figures}.")
-    console.print(f"Encoder: [bold]{record.encoder}[/]   Run: {record.directory}", soft_wrap=True)
-    if curves:
-        console.print(f"Curves:  wandb leet {curves}", soft_wrap=True)
-    console.print("Next:    fewlabel runs")

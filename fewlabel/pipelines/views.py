@@ -40,6 +40,7 @@ def run(config: Config) -> int:
     from fewlabel.data.store import mean_and_std, open_split
     from fewlabel.data.views import TwoViews
 
+    resolve_preset(config.views.views, None, channels=1)
     source = load(config.source)
     size = config.image_size or source.hints.image_size or view_side(source.median_side)
     preset = preset_named(resolve_preset(config.views.views, source.hints.views, source.channels))
@@ -49,7 +50,9 @@ def run(config: Config) -> int:
     if config.json:
         result: dict[str, Any] = {"picture": str(config.out), "views": preset.name, "image_size": size}
         print(json.dumps({**result, "fingerprint": source.fingerprint}, indent=2))
-    console.print(f"[bold]{preset.name}[/] at {size} px, original | view | view: [bold]{config.out}[/]", soft_wrap=True)
+    about = f"{preset.name} at {size} px, original | view | view: {config.out}"
+    console.print(about, style="bold", soft_wrap=True, markup=False, highlight=False)
+    console.print(preset.why, markup=False, highlight=False)
     return 0
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -146,5 +147,10 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer, scal
         optimizer.load_state_dict(checkpoint.optimizer)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"The checkpoint of step {checkpoint.step} belongs to another model: {error}") from error
+    # Moments in another memory order than their parameter are rounded otherwise: files keep the values alone.
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
     if scaler is not None and checkpoint.scaler:
         scaler.load_state_dict(checkpoint.scaler)

@@ -18,11 +18,12 @@ class TrainingConfig:
     """Optimiser steps in all, instead of --epochs."""
     batch_size: int | None = None
     """Images a step, over all processes together; each gives two views. Default: 256 up to 96 px, else 64, and at
-    most a quarter of the images."""
+    most a sixteenth of the images."""
     optimizer: Literal["auto", "adamw", "lars"] = "auto"
     """auto: lars from 1024 images a step on, as in the SimCLR paper, adamw below."""
     lr: float | None = None
-    """Peak learning rate. Default: 0.3 x batch/256 for lars, 0.001 x sqrt(batch/256) for adamw."""
+    """Peak learning rate. Default: 0.3 x batch/256 for lars, for adamw
+    0.003 x sqrt(batch/256) with a convolutional backbone and 0.001 x sqrt(batch/256) with another."""
     weight_decay: float | None = None
     """Default: 1e-6 for lars, 0.01 for adamw. Biases, norms and what the backbone names are exempt."""
     warmup_epochs: float | None = None

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -17,12 +18,30 @@ from fewlabel.training.config import Precision, TrainingConfig
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["choose_precision", "launched", "make_accelerator", "run_processes"]
+__all__ = ["choose_precision", "first_to_fail", "launched", "make_accelerator", "run_processes"]
 
 
 def launched() -> bool:
     """Whether a launcher (ours, torchrun, `accelerate launch`) started this process as one of several."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+_TOKEN = "FEWLABEL_FAILURE_TOKEN"
+"""Environment variable with the file descriptor of a pipe that holds one byte: who reads it may report."""
+
+
+def first_to_fail() -> bool:
+    """Whether this process is the first of those that `run_processes` started to ask, and so to report its error.
+
+    What the others report after it is the same error, or that a process has gone. Under another launcher every
+    process is told yes: an error twice is better than an error lost.
+    """
+    if _TOKEN not in os.environ:
+        return True
+    try:
+        return len(os.read(int(os.environ[_TOKEN]), 1)) == 1
+    except BlockingIOError:
+        return False
 
 
 def run_processes(arguments: Sequence[str], count: int) -> int:
@@ -34,15 +53,25 @@ def run_processes(arguments: Sequence[str], count: int) -> int:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     threads = max(1, (os.cpu_count() or 1) // count)
-    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared |= {
+    reading, writing = os.pipe()
+    os.write(writing, b"!")
+    os.set_blocking(reading, False)
+    shared = {
+        "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+        _TOKEN: str(reading),
     }
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "fewlabel", *arguments],
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            # An open writing end keeps a reader that comes too late from seeing an end of file.
+            pass_fds=(reading, writing),
+            # Out of the terminal's foreground: Ctrl-C reaches this process alone, which passes it on once.
+            process_group=0,
         )
         for rank in range(count)
     ]
@@ -52,7 +81,9 @@ def run_processes(arguments: Sequence[str], count: int) -> int:
             if process.poll() is None:
                 process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    # What is ignored, as SIGHUP under nohup, stays so.
+    heard = [n for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in heard}
     try:
         while True:
             statuses = [process.poll() for process in processes]
@@ -67,6 +98,8 @@ def run_processes(arguments: Sequence[str], count: int) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
         _stop(processes)
+        os.close(reading)
+        os.close(writing)
 
 
 def _stop(processes: Sequence["subprocess.Popen[bytes]"], patience: float = 10.0) -> None:
@@ -112,10 +145,15 @@ def make_accelerator(config: TrainingConfig, precision: Precision) -> "Accelerat
     Raises:
         UserError: the launcher gave another number of processes than --processes asked for.
     """
+    import torch
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
+    # The name that torch now prefers is unknown to the older versions that we take.
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     accelerator = Accelerator(
+        # Accelerate joins processes without a GPU only where it is told that they compute on the CPU.
+        cpu=launched() and not torch.accelerator.is_available(),
         mixed_precision="no" if precision == "fp32" else precision,
         # Synchronised batch norms hold equal buffers everywhere; broadcasting them each step is waste.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],

@@ -53,6 +53,7 @@ def test_batches_hold_the_squashed_images(folder: Path, tmp_path: Path, mode: st
     batch = images.batch(indices)
     assert batch.pixels.dtype == torch.uint8
     assert batch.pixels.shape == (4, 3, 8, 8)
+    assert batch.pixels.is_contiguous(memory_format=torch.channels_last)
     assert batch.index.tolist() == [29, 3, 3, 0]
     for pixels, index in zip(batch.pixels, indices.tolist(), strict=True):
         row = source["train"][index]

@@ -25,11 +25,16 @@ def test_biases_norms_and_named_parameters_do_not_decay():
     assert len(spared["params"]) == 4
 
 
-@pytest.mark.parametrize(("batch", "kind", "lr"), [(64, "AdamW", 5e-4), (256, "AdamW", 1e-3), (1024, "LARS", 1.2)])
+@pytest.mark.parametrize(("batch", "kind", "lr"), [(64, "AdamW", 1.5e-3), (256, "AdamW", 3e-3), (1024, "LARS", 1.2)])
 def test_auto_takes_lars_for_large_batches_and_scales_the_rate(batch, kind, lr):
     optimizer = build_optimizer(Net(), TrainingConfig(), batch)
     assert type(optimizer).__name__ == kind
     assert [group["peak_lr"] for group in optimizer.param_groups] == pytest.approx([lr, lr])
+
+
+def test_networks_without_convolutions_get_a_third_of_the_rate():
+    optimizer = build_optimizer(Net(), TrainingConfig(), 256, convolutional=False)
+    assert optimizer.param_groups[0]["peak_lr"] == pytest.approx(1e-3)
 
 
 def test_lars_moves_a_weight_by_its_trust_ratio():

@@ -1,0 +1,1 @@
+"""Fewlabel beside its peers, measured in turns on one machine: `python -m benchmarks`."""

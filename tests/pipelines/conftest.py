@@ -1,0 +1,85 @@
+"""Small real runs and sources; nothing here needs a network."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fewlabel.__main__ import main
+
+
+@pytest.fixture(scope="package")
+def tiny():
+    """Options of a network that learns in seconds."""
+    return ("--backbone", "timm/test_resnet", "--image-size", "32", "--batch-size", "16")
+
+
+@pytest.fixture(autouse=True, scope="package")
+def plain_surroundings(tmp_path_factory):
+    """W&B off but where it is the point, own caches, and one thread, so that runs in and out of this process agree."""
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+            patch.delenv(variable, raising=False)
+        patch.setenv("WANDB_MODE", "disabled")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        torch.set_num_threads(1)
+        yield
+    torch.set_num_threads(threads)
+
+
+def _started(*arguments, env=None, module="fewlabel", **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        env={name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.fixture(scope="package")
+def start():
+    """Start `fewlabel` (or another module) in a process of its own; None in `env` unsets a variable."""
+    return _started
+
+
+@pytest.fixture(scope="package")
+def pretrain(tiny):
+    """`fewlabel pretrain` in this process with a tiny network and other `arguments`; its exit status."""
+    return lambda *arguments: main(["pretrain", *tiny, *map(str, arguments)])
+
+
+@pytest.fixture(scope="package")
+def write_images():
+    """Write `count` different grey PNG files of 16 px into a folder."""
+
+    def write(folder: Path, count: int, first: int = 0) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(first, first + count):
+            pixels = np.random.default_rng(number).integers(0, 256, (16, 16), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def refused(capfd):
+    """Run a command that must be refused: status 2, one message without a traceback, which is returned."""
+
+    def run(*arguments) -> str:
+        assert main([str(argument) for argument in arguments]) == 2
+        message = capfd.readouterr().err
+        assert "Error: " in message
+        assert "Traceback" not in message
+        return " ".join(message[message.index("Error: ") :].split())
+
+    return run

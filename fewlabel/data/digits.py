@@ -28,5 +28,5 @@ def read_digits() -> Origin:
             )
         },
         # A little larger than they are: at 8 px the deepest map of a ResNet is a single place.
-        hints=Hints(image_size=12, views="digits", epochs=8),
+        hints=Hints(image_size=12, views="digits", epochs=6),
     )

@@ -56,7 +56,7 @@ def test_digits_are_the_real_ones() -> None:
 
     source = load("digits")
     assert {split: len(part) for split, part in source.items()} == {"train": 1258, "val": 180, "test": 359}
-    assert source.hints == Hints(image_size=12, views="digits", epochs=8)
+    assert source.hints == Hints(image_size=12, views="digits", epochs=6)
     assert (source.channels, source.bits, source.median_side) == (1, 8, 8)
     assert source.class_names == [str(digit) for digit in range(10)]
     row = source["train"][0]

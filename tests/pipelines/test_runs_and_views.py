@@ -52,7 +52,7 @@ def test_views_are_drawn_and_never_over_a_file(tmp_path, capfd, refused):
     assert main(["views", "--out", str(picture), "--json"]) == 0
     shown = capfd.readouterr()
     result = json.loads(shown.out)
-    assert (result["picture"], result["views"], result["image_size"]) == (str(picture), "digits", 32)
+    assert (result["picture"], result["views"], result["image_size"]) == (str(picture), "digits", 12)
     assert PRESETS["digits"].why[:40] in " ".join(shown.err.split())
     with Image.open(picture) as image:
         pixels = np.asarray(image)

@@ -34,6 +34,7 @@ def test_one_failing_process_stops_all_and_gives_its_status(tmp_path):
     """A stand-in for the package on the path: process 1 fails, process 0 would sleep for ever."""
     package = tmp_path / "fewlabel"
     package.mkdir()
+    (package / "__init__.py").touch()
     (package / "__main__.py").write_text(
         "import os, pathlib, time\n"
         "rank, world = os.environ['RANK'], os.environ['WORLD_SIZE']\n"

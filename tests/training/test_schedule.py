@@ -58,7 +58,16 @@ def test_warm_up_is_linear_and_the_cosine_ends_at_zero():
 
 @pytest.mark.parametrize(
     ("images", "image_size", "processes", "expected"),
-    [(50_000, 32, 1, 256), (50_000, 224, 1, 64), (1258, 12, 1, 64), (300, 32, 1, 16), (9, 32, 1, 8), (9, 32, 8, 16), (5, 32, 1, 4), (50_000, 32, 3, 255)],
+    [
+        (50_000, 32, 1, 256),
+        (50_000, 224, 1, 64),
+        (1258, 12, 1, 64),
+        (300, 32, 1, 16),
+        (9, 32, 1, 8),
+        (9, 32, 8, 16),
+        (5, 32, 1, 4),
+        (50_000, 32, 3, 255),
+    ],
 )
 def test_default_batch_size(images, image_size, processes, expected):
     assert default_batch_size(images, image_size, processes) == expected

@@ -27,7 +27,7 @@ from fewlabel.ssl.simclr import SimCLR
 from fewlabel.tracking.run import Run
 from fewlabel.training.config import TrainingConfig
 from fewlabel.training.loop import fit
-from fewlabel.training.optimizers import build_optimizer
+from fewlabel.training.optimizers import build_optimizer, settle_optimizer
 from fewlabel.training.processes import choose_precision, make_accelerator
 from fewlabel.training.schedule import plan_steps
 
@@ -103,7 +103,9 @@ def serve(data: str, images: int, batch_size: int, image_size: int, scratch: Pat
     views = TwoViews("natural", image_size, *mean_and_std(store, training.seed))
     torch.manual_seed(training.seed)
     task = SimCLR(create("resnet18", image_size=image_size), views, SimCLRConfig()).to(device)
-    optimizer = build_optimizer(task, training, batch_size, exempt=task.backbone.no_weight_decay())
+    optimizer = build_optimizer(
+        task, settle_optimizer(training, batch_size, convolutional=True), task.backbone.no_weight_decay()
+    )
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16 if precision == "fp16" else torch.float32
     loader.answer, loader.wait = answer, wait
     loader.peak = lambda: matmul_peak(device, dtype, wait)

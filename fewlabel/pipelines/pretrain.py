@@ -107,8 +107,8 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
     from fewlabel.training.batch_norm import synchronize_batch_norm
     from fewlabel.training.checkpoint import latest_checkpoint
     from fewlabel.training.loop import fit
-    from fewlabel.training.optimizers import build_optimizer
-    from fewlabel.training.schedule import plan_steps
+    from fewlabel.training.optimizers import build_optimizer, settle_optimizer
+    from fewlabel.training.schedule import plan_steps, settle_durations
 
     with accelerator.main_process_first():
         source = load(config.source)
@@ -134,8 +134,13 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
     task = SimCLR(backbone, views, config.simclr)
     if world > 1:
         synchronize_batch_norm(task, accelerator.device)
-    optimizer = build_optimizer(
-        task, training, batch_size, exempt=backbone.no_weight_decay(), convolutional=backbone.channels_last
+    training = settle_optimizer(training, batch_size, convolutional=backbone.channels_last)
+    optimizer = build_optimizer(task, training, backbone.no_weight_decay())
+    config = replace(
+        config,
+        training=settle_durations(training, plan),
+        views=replace(config.views, strength=views.strength),
+        simclr=replace(config.simclr, projection_hidden=config.simclr.projection_hidden or backbone.num_features),
     )
     if training.compile:
         backbone.compile()
@@ -150,6 +155,8 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
             accuracy = knn_on(featurizer, stores["train"], watched, accelerator, seed=seed, **KNN_WHILE_TRAINING)
             if accuracy is not None:
                 figures["knn_accuracy"] = accuracy.mean
+        shown = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
+        console.print(f"Step {step:,} of {plan.total_steps:,}: {shown}", highlight=False, soft_wrap=True)
         return figures
 
     with _recorded(config, source, stores, accelerator) as record:

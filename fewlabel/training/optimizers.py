@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection
+from dataclasses import replace
 
 from torch import nn
 from torch.optim import AdamW, Optimizer
@@ -9,27 +10,46 @@ from torch.optim import AdamW, Optimizer
 from fewlabel.errors import UserError
 from fewlabel.training.config import TrainingConfig
 
-__all__ = ["LARS_FROM_BATCH", "build_optimizer"]
+__all__ = ["LARS_FROM_BATCH", "build_optimizer", "settle_optimizer"]
 
 LARS_FROM_BATCH = 1024
 """Images a step from which `auto` takes LARS: below it, plain optimisers are stable (You et al. 2017)."""
 
 
-def build_optimizer(
-    module: nn.Module,
-    config: TrainingConfig,
-    batch_size: int,
-    *,
-    exempt: Collection[str] = (),
-    convolutional: bool = True,
-) -> Optimizer:
-    """The optimiser of `config` over two groups, with and without weight decay.
+def settle_optimizer(config: TrainingConfig, batch_size: int, *, convolutional: bool) -> TrainingConfig:
+    """`config` with the optimiser, peak rate and weight decay that the user left open.
+
+    LARS as in the SimCLR paper (section 2.1). AdamW's rate is three times as high for a `convolutional` network with
+    batch norms, which bear it, as for another.
+    """
+    kind = config.optimizer
+    if kind == "auto":
+        kind = "lars" if batch_size >= LARS_FROM_BATCH else "adamw"
+    if kind == "lars":
+        lr, decay = 0.3 * batch_size / 256, 1e-6
+    else:
+        lr, decay = (3e-3 if convolutional else 1e-3) * math.sqrt(batch_size / 256), 0.01
+    return replace(
+        config,
+        optimizer=kind,
+        lr=lr if config.lr is None else config.lr,
+        weight_decay=decay if config.weight_decay is None else config.weight_decay,
+    )
+
+
+def build_optimizer(module: nn.Module, config: TrainingConfig, exempt: Collection[str] = ()) -> Optimizer:
+    """The optimiser of a settled `config` over two groups, with and without weight decay.
 
     Without decay (and, under LARS, without its layer-wise rate; SimCLR, section 2.1 and its code): every
     parameter of fewer than two dimensions, and the names in `exempt` (a full name or its end, as
-    `no_weight_decay()` of a backbone gives them). AdamW's default rate is three times as high for a `convolutional`
-    network with batch norms, which bear it, as for another.
+    `no_weight_decay()` of a backbone gives them).
+
+    Raises:
+        UserError: LARS without weight decay.
+        ValueError: the config leaves something open.
     """
+    if config.lr is None or config.weight_decay is None or config.optimizer == "auto":
+        raise ValueError("settle_optimizer comes first")
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
@@ -37,27 +57,19 @@ def build_optimizer(
             continue
         named = any(name == other or name.endswith(f".{other}") for other in exempt)
         (spared if parameter.ndim < 2 or named else decayed).append(parameter)
-    kind = config.optimizer
-    if kind == "auto":
-        kind = "lars" if batch_size >= LARS_FROM_BATCH else "adamw"
-    if kind == "lars":
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    optimizer: Optimizer
+    if config.optimizer == "lars":
         from lightly.utils.lars import LARS
 
-        lr = 0.3 * batch_size / 256 if config.lr is None else config.lr
-        decay = 1e-6 if config.weight_decay is None else config.weight_decay
-        if decay == 0:
+        if config.weight_decay == 0:
             raise UserError(
                 "--weight-decay 0 would turn LARS into plain SGD, as it spares what doesn't decay. "
                 "Give a small weight decay such as 1e-8, or --optimizer adamw."
             )
-        groups = [{"params": decayed, "weight_decay": decay}, {"params": spared, "weight_decay": 0.0}]
-        optimizer: Optimizer = LARS(groups, lr=lr, momentum=0.9, weight_decay=decay)
+        optimizer = LARS(groups, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
     else:
-        base = 3e-3 if convolutional else 1e-3
-        lr = base * math.sqrt(batch_size / 256) if config.lr is None else config.lr
-        decay = 0.01 if config.weight_decay is None else config.weight_decay
-        groups = [{"params": decayed, "weight_decay": decay}, {"params": spared, "weight_decay": 0.0}]
-        optimizer = AdamW(groups, lr=lr, fused=True)
+        optimizer = AdamW(groups, lr=config.lr, fused=True)
     for group in optimizer.param_groups:
-        group["peak_lr"] = lr
+        group["peak_lr"] = config.lr
     return optimizer

@@ -1,12 +1,12 @@
 """From epochs to steps, once; and the learning rate of each step."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fewlabel.errors import UserError
 from fewlabel.training.config import TrainingConfig
 
-__all__ = ["Plan", "default_batch_size", "plan_steps", "warmup_cosine"]
+__all__ = ["Plan", "default_batch_size", "plan_steps", "settle_durations", "warmup_cosine"]
 
 DEFAULT_EPOCHS = 100
 """Of a source that suggests none: the shortest schedule that the SimCLR paper reports (appendix B.1)."""
@@ -69,6 +69,16 @@ def plan_steps(config: TrainingConfig, steps_per_epoch: int, suggested_epochs: i
         warmup_steps=warmup,
         checkpoint_steps=config.checkpoint_steps or max(steps_per_epoch, 50),
         evaluate_steps=config.evaluate_steps or max(steps_per_epoch, math.ceil(total / 10)),
+    )
+
+
+def settle_durations(config: TrainingConfig, plan: Plan) -> TrainingConfig:
+    """`config` with the durations that the user left open, so that `plan_steps` gives `plan` from it again."""
+    return replace(
+        config,
+        warmup_epochs=plan.warmup_steps / plan.steps_per_epoch,
+        checkpoint_steps=plan.checkpoint_steps,
+        evaluate_steps=plan.evaluate_steps,
     )
 
 

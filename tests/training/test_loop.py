@@ -64,7 +64,7 @@ def train(directory, store, *, evaluate=lambda step: {}, resume=False, spoil_at=
     task.spoil_at = spoil_at
     fit(
         task,
-        build_optimizer(task, TrainingConfig(lr=0.01), 32),
+        build_optimizer(task, TrainingConfig(optimizer="adamw", lr=0.01, weight_decay=0.01)),
         Loader(store, 32, seed=3),
         PLAN,
         make_accelerator(TrainingConfig(), "fp32"),

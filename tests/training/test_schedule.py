@@ -7,7 +7,7 @@ import pytest
 
 from fewlabel.errors import UserError
 from fewlabel.training.config import TrainingConfig
-from fewlabel.training.schedule import Plan, default_batch_size, plan_steps, warmup_cosine
+from fewlabel.training.schedule import Plan, default_batch_size, plan_steps, settle_durations, warmup_cosine
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,9 @@ from fewlabel.training.schedule import Plan, default_batch_size, plan_steps, war
     ],
 )
 def test_durations_become_steps_once(options, steps_per_epoch, suggested, expected):
-    assert plan_steps(TrainingConfig(**options), steps_per_epoch, suggested) == expected
+    config = TrainingConfig(**options)
+    assert plan_steps(config, steps_per_epoch, suggested) == expected
+    assert plan_steps(settle_durations(config, expected), steps_per_epoch, suggested) == expected
 
 
 def test_a_warm_up_longer_than_the_run_is_refused():

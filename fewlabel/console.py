@@ -1,15 +1,18 @@
 """The one console: every message and progress bar goes to standard error, results to standard output."""
 
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["console", "print_table", "progress_bar", "track"]
+__all__ = ["as_typed", "console", "print_table", "progress_bar", "track"]
 
 console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
 """Of several processes that do the same, the main one speaks."""
@@ -37,6 +40,14 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterable[Item]
     """Yield `items` under a progress bar of `total` steps."""
     with progress_bar() as bar:
         yield from bar.track(items, total=total, description=description)
+
+
+def as_typed(tool: str = "fewlabel") -> str:
+    """What to type for a `tool` of this installation: its name where the shell finds it, else its path."""
+    if shutil.which(tool):
+        return tool
+    path = Path(sys.executable).with_name(tool)
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def print_table(table: Table) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewlabel.backbones.config import BackboneConfig
-from fewlabel.console import console
+from fewlabel.console import as_typed, console
 from fewlabel.data.config import SourceConfig, ViewsConfig
 from fewlabel.errors import UserError
 from fewlabel.pipelines.configuration import as_dict
@@ -262,7 +262,7 @@ def _recorded(
             reason = str(stop) or "stopped at once"
             record.close("interrupted", reason)
             console.print(f"{reason.capitalize()}. Go on with:", highlight=False)
-            command = f"  fewlabel pretrain --resume {shlex.quote(str(record.directory))}"
+            command = f"  {as_typed()} pretrain --resume {shlex.quote(str(record.directory))}"
             console.print(command, style="bold", soft_wrap=True, markup=False, highlight=False)
             raise
 

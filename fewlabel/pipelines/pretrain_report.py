@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fewlabel.backbones.backbone import Backbone
 from fewlabel.backbones.catalogue import count_parameters
-from fewlabel.console import console
+from fewlabel.console import as_typed, console
 from fewlabel.data.source import Source
 from fewlabel.training.checkpoint import Checkpoint
 from fewlabel.training.schedule import Plan
@@ -67,8 +67,8 @@ def conclude(result: Mapping[str, Any], directory: Path, in_wandb: bool) -> None
     _print(f"Encoder: {result['encoder']}")
     _print(f"Run:     {directory}")
     if in_wandb:
-        _print(f"Curves:  wandb leet {shlex.quote(str(directory / 'wandb'))}")
-    _print("Next:    fewlabel runs")
+        _print(f"Curves:  {as_typed('wandb')} leet {shlex.quote(str(directory / 'wandb'))}")
+    _print(f"Next:    {as_typed()} runs")
 
 
 def _print(text: str) -> None:

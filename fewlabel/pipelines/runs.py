@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewlabel.console import console
+from fewlabel.console import as_typed, console
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def run(config: Config) -> int:
         print(json.dumps([record.as_json() for record in records], indent=2))
         return 0
     if not records:
-        console.print(f"No runs in {config.root} yet. Make one: fewlabel pretrain --data your/folder")
+        console.print(f"No runs in {config.root} yet. Make one: {as_typed()} pretrain --data your/folder")
         return 0
     table = Table("run", "command", "status", "source", "backbone", "main figure", "parents", box=None)
     for record in records:

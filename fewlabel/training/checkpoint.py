@@ -130,7 +130,7 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
         try:
             return read_checkpoint(path)
         except UserError as error:
-            console.print(f"[yellow]{error} Trying the one before.[/]")
+            console.print(f"{error} Trying the one before.", style="yellow", markup=False)
     if paths:
         raise UserError(f"No checkpoint in {folder} can be read. Start the run anew.")
     return None

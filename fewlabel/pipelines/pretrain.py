@@ -261,7 +261,7 @@ def _recorded(
             # A stop is no failure, and all that went before the last checkpoint is kept.
             reason = str(stop) or "stopped at once"
             record.close("interrupted", reason)
-            console.print(f"{reason.capitalize()}. Go on with:", highlight=False)
+            console.print(f"{reason[:1].upper()}{reason[1:]}. Go on with:", highlight=False)
             command = f"  {as_typed()} pretrain --resume {shlex.quote(str(record.directory))}"
             console.print(command, style="bold", soft_wrap=True, markup=False, highlight=False)
             raise

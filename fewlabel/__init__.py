@@ -10,7 +10,7 @@ __all__ = ["__version__", "load_encoder"]
 # activations anew, and touching them in 4 kB pages costs up to a fifth of the time.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 # Read by OpenMP as torch loads it: threads that wait sleep. By default they spin, and on a machine with other work
-# they take the cores from each other: a ResNet-50 step on two shared cores then took six times as long.
+# they take the cores from each other: on two busy ones, NT-Xent of 8,192 pairs then took 18 s instead of 3 s.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:

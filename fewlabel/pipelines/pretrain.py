@@ -61,11 +61,13 @@ def run(config: Config) -> int:
     if (config.training.processes or 1) > 1 and not launched():
         return run_processes(sys.argv[1:], config.training.processes or 1)
 
-    from fewlabel.backbones.registry import check_name
+    from fewlabel.backbones.registry import check_image_size, check_name
     from fewlabel.data.presets import resolve_preset
 
     # What takes no look at the images is refused before that look.
     check_name(config.backbone.backbone)
+    if config.backbone.image_size is not None:
+        check_image_size(config.backbone.backbone, config.backbone.image_size)
     resolve_preset(config.views.views, None, channels=1)
     precision = choose_precision(config.training.precision)
     accelerator = make_accelerator(config.training, precision)

@@ -3,10 +3,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["NullRun", "Run", "RunConfig", "RunRecord", "list_runs", "newest_encoder"]
+__all__ = ["NullRun", "Run", "RunConfig", "RunRecord", "list_runs"]
 
 if TYPE_CHECKING:
-    from fewlabel.tracking.catalogue import RunRecord, list_runs, newest_encoder
+    from fewlabel.tracking.catalogue import RunRecord, list_runs
     from fewlabel.tracking.config import RunConfig
     from fewlabel.tracking.run import NullRun, Run
 
@@ -16,7 +16,6 @@ _HOMES = {
     "RunConfig": "config",
     "RunRecord": "catalogue",
     "list_runs": "catalogue",
-    "newest_encoder": "catalogue",
 }
 
 

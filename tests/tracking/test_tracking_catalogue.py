@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fewlabel.tracking import list_runs, newest_encoder
+from fewlabel.tracking import list_runs
 from fewlabel.tracking.catalogue import MainFigure
 
 
@@ -19,7 +19,6 @@ def set_created(directory: Path, created: str) -> None:
 def test_a_folder_without_runs(tmp_path: Path) -> None:
     assert list_runs(tmp_path / "missing") == []
     assert list_runs(tmp_path) == []
-    assert newest_encoder(tmp_path) is None
 
 
 def test_what_is_told_of_a_finished_run(new_run: Any, tmp_path: Path) -> None:
@@ -104,21 +103,3 @@ def test_broken_and_foreign_folders_are_skipped_with_a_note(
     note = " ".join(capsys.readouterr().err.split())
     assert "broken (not the record of a run), foreign (no config.json)." in note
     assert "hidden" not in note
-
-
-def test_the_newest_encoder_is_that_of_a_finished_run(new_run: Any, tmp_path: Path) -> None:
-    for day, (slug, with_encoder, finished) in enumerate(
-        [("old", True, True), ("new", True, True), ("probe", False, True), ("failed", True, False)], start=1
-    ):
-        run = new_run(slug=slug)
-        if with_encoder:
-            run.encoder.mkdir()
-            (run.encoder / "config.json").write_text("{}")
-        if finished:
-            run.finish({})
-        else:
-            run.close("failed")
-        set_created(run.directory, f"2026-01-0{day}T00:00:00+00:00")
-    newest = newest_encoder(tmp_path / "runs")
-    assert newest is not None
-    assert newest.parent.name.endswith("-new")

@@ -3,6 +3,7 @@ import math
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -224,12 +225,9 @@ def test_finish_refuses_what_would_falsify_the_result(new_run: Any) -> None:
 )
 def test_leaving_the_block_says_how(new_run: Any, error: BaseException | None, status: str, reason: str | None) -> None:
     run = new_run()
-    try:
-        with run:
-            if error is not None:
-                raise error
-    except (ValueError, KeyboardInterrupt):
-        pass
+    with suppress(ValueError, KeyboardInterrupt), run:
+        if error is not None:
+            raise error
     record = read(run.directory / "status.json")
     assert (record["status"], record["reason"]) == (status, reason)
     assert not is_locked(run.directory)

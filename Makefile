@@ -12,10 +12,10 @@ VIEW_FLAGS := $(if $(DATA),--data "$(DATA)") $(if $(VIEWS),--views $(VIEWS)) $(i
 	$(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pretrain views backbones runs test lint bench clean
+.PHONY: help setup pretrain views backbones runs test lint bench bench-backbones docs clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
 	@echo 'Variables: BACKBONE DATA EPOCHS BATCH GPUS IMAGE_SIZE VIEWS SEED OUT RESUME; anything else in ARGS="--flag value".'
 
 setup: $(INSTALLED) ## Make .venv with everything in it
@@ -33,8 +33,8 @@ pretrain: $(INSTALLED) ## Learn features from images without labels: BACKBONE=re
 views: $(INSTALLED) ## Draw augmented pairs of DATA's images, to look at before training
 	@$(RUN) views $(VIEW_FLAGS) $(ARGS)
 
-backbones: $(INSTALLED) ## List the architectures that BACKBONE can name
-	@$(RUN) backbones $(ARGS)
+backbones: $(INSTALLED) ## List the architectures that BACKBONE can name, or describe the one it names
+	@$(RUN) backbones $(BACKBONE) $(if $(IMAGE_SIZE),--image-size $(IMAGE_SIZE)) $(ARGS)
 
 runs: $(INSTALLED) ## List the runs made so far
 	@$(RUN) runs $(ARGS)
@@ -50,6 +50,12 @@ lint: $(INSTALLED) ## Check format, style, types and the order of the rooms
 
 bench: $(INSTALLED) ## Measure against the peers, side by side: DATA=folder of CIFAR-10 parquet, PHOTOS=folder of JPEGs
 	$(VENV)/bin/python -m benchmarks $(if $(DATA),--data "$(DATA)") $(if $(PHOTOS),--photos "$(PHOTOS)") $(ARGS)
+
+bench-backbones: $(INSTALLED) ## Measure a training step of every family and write docs/backbones.md
+	$(VENV)/bin/python -m benchmarks.bench_backbones $(ARGS)
+
+docs: $(INSTALLED) ## Count the catalogue again and write docs/backbones.md from the registry
+	$(VENV)/bin/python -m benchmarks.backbones_page
 
 clean: ## Remove .venv and caches; runs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -7,7 +7,7 @@ __all__ = [
     "Backbone",
     "Encoder",
     "Entry",
-    "check_image_size",
+    "Scale",
     "check_name",
     "create",
     "entries",
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from fewlabel.backbones.backbone import Backbone
     from fewlabel.backbones.catalogue import Entry, entries
     from fewlabel.backbones.encoder import Encoder, load_encoder, save_encoder
-    from fewlabel.backbones.registry import check_image_size, check_name, create
+    from fewlabel.backbones.registry import check_name, create
+    from fewlabel.backbones.scale import Scale
 
 _HOMES = {
     "Backbone": "backbone",
     "Encoder": "encoder",
     "Entry": "catalogue",
-    "check_image_size": "registry",
+    "Scale": "scale",
     "check_name": "registry",
     "create": "registry",
     "entries": "catalogue",

@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fewlabel.backbones.scale import Scale
+
 __all__ = ["Backbone"]
 
 
@@ -11,7 +13,7 @@ class Backbone(nn.Module):
     """Image -> feature vector: (B, in_chans, image_size, image_size) float -> (B, num_features) float.
 
     Made by `fewlabel.backbones.create`. Every attribute is as chosen, nothing is left to a rule:
-    `create(name, image_size=image_size, in_chans=in_chans, **options)` makes the same architecture again.
+    `create(name, image_size=image_size, in_chans=in_chans, scale=scale, **options)` makes the same architecture again.
     """
 
     def __init__(
@@ -22,7 +24,9 @@ class Backbone(nn.Module):
         options: dict[str, Any],
         image_size: int,
         in_chans: int,
+        scale: Scale,
         timm_call: dict[str, Any] | None,
+        convolutional: bool | None,
     ) -> None:
         super().__init__()
         self.body = body
@@ -32,16 +36,17 @@ class Backbone(nn.Module):
         self.options = options
         """Every option of the family, as JSON values."""
         self.image_size = image_size
+        """Side of the square input in pixels, scaled already."""
         self.in_chans = in_chans
+        self.scale = scale
+        """The multipliers of depth and width that are in the network; that of resolution is in `image_size`."""
         self.timm_call = timm_call
         """How plain timm makes `body` (see `TimmCall.build`), or None for a network written here."""
         # timm's `num_features` is the width before the head's last convolution in MobileNetV3 and V4.
         self.num_features = int(body.head_hidden_size)  # type: ignore[arg-type]
         """Width of the features that really come out."""
-        # One or two may be a token network's patch embedding; more make a network whose kernels want NHWC.
-        spatial = [m for m in body.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
-        self.channels_last = len([m for m in spatial if m.kernel_size != m.stride]) > 2
-        """Whether the channels-last memory format suits it."""
+        self.convolutional = _is_convolutional(body) if convolutional is None else convolutional
+        """Whether it is a convolutional network rather than one of tokens (see `Family.convolutional`)."""
 
     @property
     def source(self) -> str:
@@ -60,3 +65,9 @@ class Backbone(nn.Module):
         """Features (B, num_features) of normalised `images` (B, in_chans, image_size, image_size)."""
         features: Tensor = self.body(images)
         return features
+
+
+def _is_convolutional(body: nn.Module) -> bool:
+    spatial = [m for m in body.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
+    # One or two may be a token network's patch embedding.
+    return len([m for m in spatial if m.kernel_size != m.stride]) > 2

@@ -50,11 +50,9 @@ _TIMM = """
 With timm alone, from within this directory:
 
 ```python
-import timm
-import torch
-from safetensors.torch import load_file
+{imports}from safetensors.torch import load_file
 
-model = timm.create_model({arguments})
+model = {model}
 {then}model.load_state_dict(load_file("{weights}"))
 model.eval()
 ```
@@ -82,10 +80,9 @@ def model_card(config: EncoderConfig, parameters: int) -> str:
 
 
 def _timm_section(call: dict[str, Any]) -> str:
-    arguments = [repr(call["architecture"])]
-    arguments += [f"{name}={value!r}" for name, value in call["arguments"].items()]
+    imports = "".join(f"import {module}\n" for module in sorted({*call["imports"], "timm", "torch"}))
     then = "".join(f"{line}\n" for line in call["then"])
-    return _TIMM.format(arguments=", ".join(arguments), then=then, weights=WEIGHTS)
+    return _TIMM.format(imports=imports, model=call["model"], then=then, weights=WEIGHTS)
 
 
 def _provenance(config: EncoderConfig) -> str:

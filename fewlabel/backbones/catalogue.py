@@ -1,13 +1,13 @@
-"""The catalogue: what can be named, counted and never assumed."""
+"""The catalogue: what can be named, and what it costs. Read from a file that `census` counted; imports no torch."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from fewlabel.backbones.backbone import Backbone
-from fewlabel.backbones.family import SMALL_IMAGE
-from fewlabel.backbones.meta import without_weights
-from fewlabel.backbones.registry import all_families, create
+__all__ = ["FILE", "Entry", "entries", "write"]
 
-__all__ = ["Entry", "count_parameters", "entries"]
+FILE = Path(__file__).with_name("catalogue.json")
+"""Counted from the registry by `make docs`; a test counts again."""
 
 
 @dataclass(frozen=True)
@@ -17,59 +17,29 @@ class Entry:
     name: str
     family: str
     summary: str
+    paper: str
     source: str
     """`timm` or `own`."""
     image_size: int
     """Side in pixels that it was designed for."""
+    any_size: bool
+    """Whether it takes any image size."""
     num_features: int
     """Width of its features."""
     parameters: int
-
-
-def count_parameters(backbone: Backbone) -> int:
-    """Trainable numbers in `backbone`; it may be on the meta device."""
-    return sum(parameter.numel() for parameter in backbone.parameters())
+    flops: int
+    """Floating-point operations of the forward pass of one image (see `cost.count_flops`)."""
 
 
 def entries() -> list[Entry]:
     """The registered families, each followed by its members; `timm/NAME` takes any other name of timm.
 
-    A family's row has the figures of the member that it stands for above `SMALL_IMAGE` pixels. Networks are
-    built on the meta device, some hundredths of a second each.
+    A family's row has the figures of the member that it stands for above 64 px.
     """
-    rows = []
-    for family in all_families():
-        members = [_entry(name, family.name, member.note, member.image_size) for name, member in family.members.items()]
-        large = next(entry for entry in members if entry.name == family.large)
-        meaning = (
-            f"{family.small} up to {SMALL_IMAGE} px, {family.large} above"
-            if family.small != family.large
-            else family.large
-        )
-        rows += [
-            Entry(
-                family.name,
-                family.name,
-                f"{family.summary} ({meaning})",
-                large.source,
-                large.image_size,
-                large.num_features,
-                large.parameters,
-            ),
-            *members,
-        ]
-    return rows
+    return [Entry(**row) for row in json.loads(FILE.read_text(encoding="utf-8"))]
 
 
-def _entry(name: str, family: str, summary: str, image_size: int) -> Entry:
-    with without_weights():
-        backbone = create(name, image_size=image_size)
-    return Entry(
-        name,
-        family,
-        summary,
-        backbone.source,
-        image_size,
-        backbone.num_features,
-        count_parameters(backbone),
-    )
+def write(rows: list[Entry], file: Path = FILE) -> None:
+    """Write the catalogue's file, one entry a line."""
+    lines = ",\n".join(json.dumps(asdict(row), ensure_ascii=False) for row in rows)
+    file.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

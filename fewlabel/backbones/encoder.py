@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from fewlabel.backbones.encoder_config import CONFIG, FORMAT, WEIGHTS, EncoderCo
 from fewlabel.backbones.featurizer import Featurizer
 from fewlabel.backbones.meta import without_weights
 from fewlabel.backbones.registry import create
+from fewlabel.backbones.scale import Scale
 from fewlabel.errors import UserError
 from fewlabel.files import atomic_path
 
@@ -81,6 +83,7 @@ def save_encoder(
         options=backbone.options,
         image_size=backbone.image_size,
         in_chans=backbone.in_chans,
+        scale=asdict(backbone.scale),
         num_features=backbone.num_features,
         mean=tuple(map(float, mean)),
         std=tuple(map(float, std)),
@@ -155,7 +158,14 @@ def load_encoder(directory: str | Path) -> Encoder:
         raise UserError(f"{path} is missing: the encoder is incomplete. Copy the whole directory again.") from None
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}). Copy it again or pretrain anew.") from error
-    build = partial(create, config.name, image_size=config.image_size, in_chans=config.in_chans, **config.options)
+    build = partial(
+        create,
+        config.name,
+        image_size=config.image_size,
+        in_chans=config.in_chans,
+        scale=Scale(**config.scale),
+        **config.options,
+    )
     # Before any memory is taken: a config.json may name a giant that the weights are not.
     with without_weights():
         expected = build().body.state_dict()

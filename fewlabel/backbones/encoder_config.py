@@ -30,6 +30,8 @@ class EncoderConfig:
     options: dict[str, Any]
     image_size: int
     in_chans: int
+    scale: dict[str, float]
+    """Multipliers of depth and width (see `Scale`); that of resolution is in `image_size`."""
     num_features: int
     mean: tuple[float, ...]
     """Per channel on the [0, 1] scale, subtracted from the pixels."""
@@ -50,8 +52,10 @@ class EncoderConfig:
                 raise ValueError(f"{name} must be {self.in_chans} finite numbers, one a channel, not {values}")
         if not all(value > 0 for value in self.std):
             raise ValueError(f"std must be above 0, not {self.std}")
-        if {"image_size", "in_chans"} & self.options.keys():
-            raise ValueError("image_size and in_chans are no options")
+        if {"image_size", "in_chans", "scale"} & self.options.keys():
+            raise ValueError("image_size, in_chans and scale are no options")
+        if self.scale.keys() != {"depth", "width", "resolution"} or self.scale["resolution"] != 1:
+            raise ValueError(f"scale must have depth, width and a resolution of 1, not {self.scale}")
         if self.bits not in (8, 16):
             raise ValueError(f"bits must be 8 or 16, not {self.bits}")
 
@@ -65,6 +69,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "options": (dict,),
     "image_size": (int,),
     "in_chans": (int,),
+    "scale": (dict,),
     "num_features": (int,),
     "mean": (list,),
     "std": (list,),
@@ -96,6 +101,8 @@ def read_config(directory: Path) -> EncoderConfig:
             f"{path} has format {values['format']} and this version reads {FORMAT}: install the version "
             "of Fewlabel that wrote it."
         )
+    # Encoders of before there were scales are unscaled.
+    values.setdefault("scale", {"depth": 1.0, "width": 1.0, "resolution": 1.0})
     for field in fields(EncoderConfig):
         if type(values.get(field.name)) not in _TYPES[field.name]:
             raise UserError(f"{path} is damaged: {field.name} is {values.get(field.name)!r}.")

@@ -1,31 +1,16 @@
-"""What a family of backbones declares about itself, and how its options are read."""
+"""What a family of backbones declares about itself: one file in `families/` declares one."""
 
-import difflib
-import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
+from fewlabel.backbones.options import SMALL_IMAGE
+from fewlabel.backbones.scale import Scale
 from fewlabel.backbones.timm_call import TimmCall
-from fewlabel.errors import UserError
 
-__all__ = ["SMALL_IMAGE", "Family", "Member", "Options", "check_rate", "nearest", "read_options"]
-
-SMALL_IMAGE = 64
-"""Images up to this side in pixels get a family's small-image form."""
-
-
-class Options(Protocol):
-    """A family's options: a frozen dataclass whose fields default to "by rule" (None) or to a value."""
-
-    def completed(self, member: str, image_size: int) -> "Options":
-        """The same options with nothing left to a rule, so that they rebuild the network anywhere.
-
-        Raises:
-            UserError: a value that the member can't have, or an `image_size` that it can't take.
-        """
+__all__ = ["Family", "Member", "Notes"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +24,26 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Notes:
+    """What a reader should know of a family: the text of its section in docs/backbones.md (Markdown)."""
+
+    idea: str
+    """The idea, in three sentences."""
+    equation: str
+    """The equation that matters, as TeX."""
+    use: str
+    """What to use it for, and what not."""
+    scaling: str
+    """What depth and width multiply, and how they round."""
+    pitfalls: tuple[str, ...]
+    """What goes wrong, and what this implementation does about it; a sentence or two each."""
+    errata: tuple[str, ...] = ()
+    """Wrong forms that readers will know from elsewhere, and the right one."""
+
+
+@dataclass(frozen=True)
 class Family:
-    """A family of architectures: all that the registry and the catalogue need to know."""
+    """A family of architectures: all that the registry, the catalogue and the documentation need to know."""
 
     name: str
     title: str
@@ -48,78 +51,27 @@ class Family:
     """Authors, year and where to find it."""
     summary: str
     """The idea in one sentence."""
+    notes: Notes
     members: Mapping[str, Member]
     small: str
     """The member that the family's name stands for up to `SMALL_IMAGE` pixels."""
     large: str
     """The member that the family's name stands for above."""
     options: type[Any]
-    """A dataclass that follows `Options`."""
-    build: Callable[[str, int, int, Any], nn.Module | TimmCall]
-    """(member, image_size, in_chans, completed options) -> the network without a classifier, or the timm call
-    that makes it. The network maps (B, in_chans, image_size, image_size) to (B, `head_hidden_size`), and may
-    have `no_weight_decay() -> set[str]`."""
+    """A dataclass that follows `options.Options`."""
+    build: Callable[[str, int, int, Scale, Any], nn.Module | TimmCall]
+    """(member, image_size, in_chans, scale, completed options) -> the network without a classifier, or the timm call
+    that makes it. `image_size` is scaled already; of `scale` the depth and the width are to be built. The network
+    maps (B, in_chans, image_size, image_size) to (B, `head_hidden_size`), and may have `no_weight_decay() ->
+    set[str]`. Raises UserError for sizes that it can't be built for beyond those that `step` excludes."""
+    convolutional: bool | None
+    """Whether it is a convolutional network with batch norm rather than a network of tokens: it is then trained in the
+    channels-last memory format and with the larger default learning rate. None: judged by each network's layers."""
+    step: Callable[[Any], int] = lambda options: 1
+    """Completed options -> the number of pixels that an image's side must be a multiple of."""
+    scaling_step: Callable[[Any], int] | None = None
+    """Likewise for a side that `Scale.resolution` makes; None: as `step`."""
 
-
-def nearest(name: str, known: list[str]) -> str:
-    """A sentence for an error message: the `known` names closest to `name`; empty where none is close."""
-    close = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-    return f"The nearest known: {', '.join(close)}." if close else ""
-
-
-def check_rate(name: str, rate: float) -> None:
-    """Refuse a probability of dropping something that lies outside [0, 1)."""
-    if not 0 <= rate < 1:
-        raise UserError(f"{name} is {rate}: give a probability from 0 up to, but not including, 1.")
-
-
-def read_options(kind: type[Any], given: Mapping[str, Any], owner: str) -> Any:
-    """An instance of the options dataclass `kind` from `given`, names and types checked.
-
-    Args:
-        kind: the options dataclass of a family.
-        given: option names to JSON values, from a user or from an encoder's `config.json`.
-        owner: the backbone's name, for messages.
-
-    Raises:
-        UserError: an unknown option, or a value of another type than the field's.
-    """
-    hints = get_type_hints(kind)
-    known = [field.name for field in fields(kind)]
-    for name, value in given.items():
-        if name not in known:
-            raise UserError(f"{owner} has no option {name!r}. Its options: {', '.join(known)}.")
-        if not _fits(value, hints[name]):
-            raise UserError(f"{owner}: option {name} is {value!r}, expected {_words(hints[name])}.")
-    return kind(**given)
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    for one in _alternatives(hint):
-        if get_origin(one) is Literal:
-            if value in get_args(one):
-                return True
-        elif one is float:
-            if type(value) in (int, float):
-                return True
-        # type() and not isinstance(): True is no number.
-        elif type(value) is one:
-            return True
-    return False
-
-
-def _words(hint: Any) -> str:
-    names = {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        types.NoneType: "nothing (by rule)",
-    }
-    return " or ".join(
-        " or ".join(map(str, get_args(one))) if get_origin(one) is Literal else names.get(one, str(one))
-        for one in _alternatives(hint)
-    )
+    def member(self, image_size: int) -> str:
+        """The member that the family's name stands for at `image_size` pixels."""
+        return self.small if image_size <= SMALL_IMAGE else self.large

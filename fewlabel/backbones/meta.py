@@ -11,9 +11,11 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ["without_weights"]
 
-_FILLING = {Tensor.fill_, Tensor.normal_, Tensor.uniform_, Tensor.zero_} | {
-    function for name, function in vars(init).items() if name.endswith("_") and not name.startswith("_")
-}
+_FILLING = {
+    *(Tensor.fill_, Tensor.normal_, Tensor.uniform_, Tensor.zero_),
+    # What timm's truncated normal is made of.
+    *(Tensor.erfinv_, Tensor.mul_, Tensor.add_, Tensor.clamp_),
+} | {function for name, function in vars(init).items() if name.endswith("_") and not name.startswith("_")}
 
 
 class _LeaveUnfilled(TorchFunctionMode):

@@ -3,13 +3,16 @@
 import functools
 import importlib
 import pkgutil
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from fewlabel.backbones import families, timm_any
 from fewlabel.backbones.backbone import Backbone
-from fewlabel.backbones.family import SMALL_IMAGE, Family, nearest, read_options
+from fewlabel.backbones.family import Family
 from fewlabel.backbones.meta import without_weights
+from fewlabel.backbones.options import SMALL_IMAGE, nearest, parse_options, read_options
+from fewlabel.backbones.scale import Scale
 from fewlabel.backbones.timm_call import TimmCall
 from fewlabel.errors import UserError
 
@@ -17,10 +20,12 @@ __all__ = [
     "CHANNELS",
     "IMAGE_SIZES",
     "all_families",
-    "check_image_size",
+    "check",
     "check_name",
     "create",
     "find",
+    "fit_image_size",
+    "options_from",
     "register",
 ]
 
@@ -29,6 +34,8 @@ IMAGE_SIZES = range(8, 4097)
 
 CHANNELS = range(1, 257)
 """Input channels that any backbone may be asked for."""
+
+UNSCALED = Scale()
 
 _families: dict[str, Family] = {}
 
@@ -72,7 +79,7 @@ def find(name: str, image_size: int) -> tuple[Family, str]:
         return timm_any.FAMILY, name
     for family in all_families():
         if name == family.name:
-            return family, family.small if image_size <= SMALL_IMAGE else family.large
+            return family, family.member(image_size)
         if name in family.members:
             return family, name
     known = [one for family in all_families() for one in (family.name, *family.members)]
@@ -93,45 +100,83 @@ def check_name(name: str) -> None:
     find(name, SMALL_IMAGE)
 
 
-def check_image_size(name: str, /, image_size: int, in_chans: int = 3, **options: Any) -> None:
+def check(name: str, /, *, image_size: int, in_chans: int = 3, scale: Scale = UNSCALED, **options: Any) -> None:
     """Refuse what `create` would refuse, in a moment: the network is built without weights.
 
     Raises:
         UserError: as `create` does.
     """
     with without_weights():
-        create(name, image_size=image_size, in_chans=in_chans, **options)
+        create(name, image_size=image_size, in_chans=in_chans, scale=scale, **options)
 
 
-def create(name: str, /, *, image_size: int, in_chans: int = 3, **options: Any) -> Backbone:
+def options_from(name: str, given: Sequence[str]) -> dict[str, Any]:
+    """The options of the backbone `name` from `NAME=VALUE` texts as typed.
+
+    Raises:
+        UserError: an unknown backbone or option, or a value that it can't have; the message has the known ones.
+    """
+    return parse_options(find(name, SMALL_IMAGE)[0].options, given, name)
+
+
+def fit_image_size(name: str, wanted: int, **options: Any) -> int:
+    """The image size nearest to `wanted` that the backbone takes, the larger of two; its rules see `wanted`.
+
+    Raises:
+        UserError: as `create` does for names and options.
+    """
+    family, member = find(name, wanted)
+    step = family.step(read_options(family.options, options, name).completed(member, wanted))
+    return max(1, (wanted + step // 2) // step) * step
+
+
+def create(name: str, /, *, image_size: int, in_chans: int = 3, scale: Scale = UNSCALED, **options: Any) -> Backbone:
     """Build a backbone with fresh weights, from torch's global random state.
 
     Args:
         name: a family (its member then follows from `image_size`), a member, or `timm/NAME`.
-        image_size: side of the square input in pixels; up to 64 the network gets its small-image form.
+        image_size: side of the square input before `scale.resolution` multiplies it; up to 64 the network gets its
+            small-image form.
         in_chans: input channels.
+        scale: how much deeper, wider and finer than published.
         options: the family's own options; None or absent means by rule. The result records what was decided.
 
     Returns:
-        A module (B, in_chans, image_size, image_size) -> (B, num_features), in training mode.
+        A module (B, in_chans, side, side) -> (B, num_features), in training mode; its `image_size` is that side.
 
     Raises:
-        UserError: unknown name or option, or a size that the backbone can't take; the message helps on.
+        UserError: unknown name or option, a size that the backbone can't take, or a scale that rounds something to
+            nothing; the message helps on.
     """
     _check_range("image size", image_size, IMAGE_SIZES)
     _check_range("number of input channels", in_chans, CHANNELS)
     family, member = find(name, image_size)
     completed = read_options(family.options, options, name).completed(member, image_size)
-    made = family.build(member, image_size, in_chans, completed)
+    side = scale.side(image_size, (family.scaling_step or family.step)(completed))
+    _check_range("scaled image size", side, IMAGE_SIZES)
+    _check_step(member, side, family.step(completed))
+    made = family.build(member, side, in_chans, scale, completed)
     body, timm_call = made.build() if isinstance(made, TimmCall) else (made, None)
     return Backbone(
         body,
         name=member,
         options=asdict(completed),
-        image_size=image_size,
+        image_size=side,
         in_chans=in_chans,
+        scale=replace(scale, resolution=1.0),
         timm_call=timm_call,
+        convolutional=family.convolutional,
     )
+
+
+def _check_step(member: str, side: int, step: int) -> None:
+    if side % step:
+        below = side // step * step
+        near = f"{below} and {below + step}" if below else str(step)
+        raise UserError(
+            f"{member} takes images whose side is a multiple of {step} px, not {side} px. The nearest that work: "
+            f"{near} px."
+        )
 
 
 def _check_range(what: str, value: int, allowed: range) -> None:

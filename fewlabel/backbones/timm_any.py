@@ -7,9 +7,11 @@ import timm
 import torch
 from timm.models import PretrainedCfg
 
-from fewlabel.backbones.family import Family, check_rate, nearest
+from fewlabel.backbones.family import Family, Notes
 from fewlabel.backbones.meta import without_weights
-from fewlabel.backbones.timm_call import TimmCall
+from fewlabel.backbones.options import check_rate, nearest
+from fewlabel.backbones.scale import Scale
+from fewlabel.backbones.timm_call import TimmCall, create_model
 from fewlabel.errors import UserError
 
 __all__ = ["FAMILY", "PREFIX", "TimmOptions", "check_name", "names"]
@@ -25,7 +27,7 @@ class TimmOptions:
     """Stochastic depth in training, where the network has it."""
 
     def completed(self, member: str, image_size: int) -> "TimmOptions":
-        """Nothing is left to a rule; whether the size fits shows when the network is built."""
+        """Nothing is left to a rule."""
         check_rate("drop_path_rate", self.drop_path_rate)
         return self
 
@@ -47,8 +49,13 @@ def check_name(name: str) -> None:
         raise UserError(f"timm {timm.__version__} has no architecture {architecture!r}. {nearest(name, names())}")
 
 
-def _call(member: str, image_size: int, in_chans: int, options: TimmOptions) -> TimmCall:
+def _call(member: str, image_size: int, in_chans: int, scale: Scale, options: TimmOptions) -> TimmCall:
     architecture = member.removeprefix(PREFIX)
+    if (scale.depth, scale.width) != (1, 1):
+        raise UserError(
+            f"{member} can't be made deeper or wider, as no rule says how: only the resolution of a timm/NAME can be "
+            "scaled. `fewlabel backbones` lists the names that take a whole scale."
+        )
     tried = _try(architecture, image_size, in_chans, options)
     if isinstance(tried, TimmCall):
         return tried
@@ -89,7 +96,7 @@ def _try(architecture: str, image_size: int, in_chans: int, options: TimmOptions
     if _pretrained(architecture).fixed_input_size:
         arguments["img_size"] = image_size
     while True:
-        call = TimmCall(architecture, dict(arguments))
+        call = TimmCall(create_model(architecture, **arguments))
         try:
             with without_weights(), torch.no_grad():
                 model, _ = call.build()
@@ -114,10 +121,18 @@ FAMILY = Family(
     title="Any timm model",
     paper="https://github.com/huggingface/pytorch-image-models",
     summary="Every other architecture of timm by its own name, as timm builds it, with fresh weights.",
+    notes=Notes(
+        idea="",
+        equation="",
+        use="A network that is in the literature and not in the table.",
+        scaling="Only the resolution: no rule says what depth and width of any network are.",
+        pitfalls=("It is built as timm builds it, without a form for small images.",),
+    ),
     members={},
     small="",
     large="",
     options=TimmOptions,
     build=_call,
+    convolutional=None,
 )
 """Not in the registry: its names are timm's, found by their prefix."""

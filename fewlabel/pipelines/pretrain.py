@@ -61,18 +61,21 @@ def run(config: Config) -> int:
     if (config.training.processes or 1) > 1 and not launched():
         return run_processes(sys.argv[1:], config.training.processes or 1)
 
-    from fewlabel.backbones.registry import check_image_size, check_name
+    from fewlabel.backbones.options import as_texts
+    from fewlabel.backbones.registry import check, options_from
     from fewlabel.data.presets import resolve_preset
 
     # What takes no look at the images is refused before that look.
-    check_name(config.backbone.backbone)
+    name, scale = config.backbone.backbone, config.backbone.scale()
+    options = options_from(name, config.backbone.backbone_option)
     if config.backbone.image_size is not None:
-        check_image_size(config.backbone.backbone, config.backbone.image_size)
+        check(name, image_size=config.backbone.image_size, scale=scale, **options)
     resolve_preset(config.views.views, None, channels=1)
     precision = choose_precision(config.training.precision)
     accelerator = make_accelerator(config.training, precision)
     config = replace(
         config,
+        backbone=replace(config.backbone, backbone_option=as_texts(options)),
         training=replace(config.training, precision=precision, processes=accelerator.num_processes),
     )
 
@@ -95,7 +98,7 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
 
     from fewlabel.backbones.encoder import save_encoder
     from fewlabel.backbones.featurizer import Featurizer
-    from fewlabel.backbones.registry import create
+    from fewlabel.backbones.registry import create, options_from
     from fewlabel.data.loader import Loader
     from fewlabel.data.sizes import stored_side
     from fewlabel.data.source import load
@@ -116,14 +119,21 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
         source = load(config.source)
     config = _derive(config, source)
     training, seed, world = config.training, config.training.seed, accelerator.num_processes
-    image_size, batch_size = config.backbone.image_size or 0, training.batch_size or 0
+    batch_size = training.batch_size or 0
     set_seed(seed)
 
     def new_backbone() -> "Backbone":
         set_seed(seed)
-        return create(config.backbone.backbone, image_size=image_size, in_chans=source.channels)
+        return create(
+            config.backbone.backbone,
+            image_size=config.backbone.image_size or 0,
+            in_chans=source.channels,
+            scale=config.backbone.scale(),
+            **options_from(config.backbone.backbone, config.backbone.backbone_option),
+        )
 
     backbone = new_backbone()
+    image_size = backbone.image_size
     with accelerator.main_process_first():
         stores = {
             split: open_split(source, split, stored_side(image_size, source.median_side), config.source)
@@ -136,7 +146,7 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
     task = SimCLR(backbone, views, config.simclr)
     if world > 1:
         synchronize_batch_norm(task, accelerator.device)
-    training = settle_optimizer(training, batch_size, convolutional=backbone.channels_last)
+    training = settle_optimizer(training, batch_size, convolutional=backbone.convolutional)
     optimizer = build_optimizer(task, training, backbone.no_weight_decay())
     config = replace(
         config,
@@ -214,12 +224,17 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
 
 def _derive(config: Config, source: "Source") -> Config:
     """Fill in every option that the user left open, so that the record repeats the run."""
+    from fewlabel.backbones.registry import fit_image_size, options_from
     from fewlabel.data.presets import resolve_preset
     from fewlabel.data.sizes import view_side
     from fewlabel.training.schedule import DEFAULT_EPOCHS, default_batch_size
 
     training, world, images = config.training, config.training.processes or 1, len(source["train"])
-    image_size = config.backbone.image_size or source.hints.image_size or view_side(source.median_side)
+    image_size = config.backbone.image_size
+    if image_size is None:
+        options = options_from(config.backbone.backbone, config.backbone.backbone_option)
+        suits_source = source.hints.image_size or view_side(source.median_side)
+        image_size = fit_image_size(config.backbone.backbone, suits_source, **options)
     batch_size = training.batch_size or default_batch_size(images, image_size, world)
     if batch_size % world:
         raise UserError(

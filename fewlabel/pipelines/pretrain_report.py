@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewlabel.backbones.backbone import Backbone
-from fewlabel.backbones.catalogue import count_parameters
+from fewlabel.backbones.cost import count_parameters
 from fewlabel.console import as_typed, console
 from fewlabel.data.source import Source
 from fewlabel.training.checkpoint import Checkpoint
@@ -38,8 +38,9 @@ def announce(
     rows = {
         "source": f"{source.name}: {sizes}; {classes or 'no'} classes; {depth}",
         "fingerprint": source.fingerprint[:16],
-        "backbone": f"{backbone.name}: {count_parameters(backbone):,} parameters, {backbone.num_features} features",
-        "views": f"{config.views.views} at {config.backbone.image_size} px",
+        "backbone": f"{backbone.name}{_scaled(backbone)}: {count_parameters(backbone):,} parameters, "
+        f"{backbone.num_features} features",
+        "views": f"{config.views.views} at {backbone.image_size} px",
         "steps": f"{steps}, {plan.warmup_steps:,} of warm-up",
         "device": f"{accelerator.num_processes} x {accelerator.device.type}, {training.precision}",
         "run": str(directory),
@@ -49,6 +50,11 @@ def announce(
     for name, value in rows.items():
         console.print(f"{name:<12}", style="dim", end="")
         _print(value)
+
+
+def _scaled(backbone: Backbone) -> str:
+    parts = [(name, getattr(backbone.scale, name)) for name in ("depth", "width")]
+    return "".join(f", {name} x {value:.3g}" for name, value in parts if value != 1)
 
 
 def conclude(result: Mapping[str, Any], directory: Path, in_wandb: bool) -> None:

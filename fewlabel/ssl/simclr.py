@@ -41,7 +41,7 @@ class SimCLR(nn.Module):
         from lightly.models.modules.heads import SimCLRProjectionHead
 
         width = backbone.num_features
-        if backbone.channels_last:
+        if backbone.convolutional:
             # Convolutions take the format from their weights and hand it on, so the images need no change.
             backbone.to(memory_format=torch.channels_last)
         self.backbone = backbone

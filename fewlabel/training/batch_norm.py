@@ -76,7 +76,7 @@ def synchronize_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
     if device.type == "cuda":
         from timm.layers.norm_act import convert_sync_batchnorm
 
-        converted: nn.Module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        converted: nn.Module = convert_sync_batchnorm(module)
         return converted
     for name, child in module.named_children():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):

@@ -104,9 +104,17 @@ def test_plain_timm_loads_it_as_the_card_says(tmp_path, monkeypatch, name, chann
 def test_plain_timm_needs_no_more_than_the_configuration_where_there_is_no_small_stem(tmp_path):
     directory = _save(tmp_path / "encoder", _trained("vit"))
     call = json.loads((directory / "config.json").read_text())["timm_call"]
-    model = timm.create_model(call["architecture"], **call["arguments"])
+    assert (call["imports"], call["then"]) == (["timm"], [])
+    assert call["model"].startswith("timm.create_model('vit_tiny_patch16_224', ")
+    model = eval(call["model"], {"timm": timm})
     model.load_state_dict(load_file(directory / "model.safetensors"))
-    assert call["then"] == []
+
+
+def test_an_encoder_of_before_there_were_scales_is_unscaled(copied):
+    config = json.loads((copied / "config.json").read_text())
+    assert config.pop("scale") == {"depth": 1.0, "width": 1.0, "resolution": 1.0}
+    (copied / "config.json").write_text(json.dumps(config))
+    assert load_encoder(copied).backbone.name == "mobilenetv3_small_050"
 
 
 def test_the_package_exposes_it(saved):
@@ -215,6 +223,10 @@ def test_values_that_make_no_sense_are_not_written(tmp_path, changes):
         ({"options": {"checkpoint_path": "/etc/passwd"}}, "no option"),
         ({"options": {"name": "vit"}}, "no option"),
         ({"options": {"image_size": 64}}, "no options"),
+        ({"scale": {"depth": 1.0, "width": 1.0, "resolution": 2.0}}, "resolution of 1"),
+        ({"scale": {"depth": 1.0}}, "scale must have"),
+        ({"scale": {"depth": 10**9, "width": 1.0, "resolution": 1.0}}, "depth multiplier is 1000000000"),
+        ({"scale": {"depth": 2.0, "width": 1.0, "resolution": 1.0}}, "doesn't hold the weights"),
         ({"mean": ["0.5"] * 3}, "expected numbers"),
         ({"mean": [float("inf")] * 3}, "finite"),
         ({"std": [0.0] * 3}, "std must be above 0"),

@@ -205,3 +205,27 @@ def test_a_full_disk_while_checkpointing(refused, tiny, tmp_path, monkeypatch):
     assert [file.name for file in (run / "checkpoints").iterdir()] == ["step-00000002.safetensors"]
     assert main(["pretrain", "--resume", str(run)]) == 0
     assert (run / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("--backbone", "vit", "--backbone-option", "stem=3"), "vit has no option 'stem'. Its options: patch_size"),
+        (("--backbone", "vit", "--backbone-option", "pool"), "write NAME=VALUE"),
+        (("--backbone", "vit", "--backbone-option", "heads=5", "--image-size", "32"), "5 heads don't divide the width"),
+        (("--backbone", "m2tr", "--image-size", "28"), "The nearest that work: 32 px"),
+        (
+            ("--backbone", "resnet18", "--scale-depth", "0.2", "--image-size", "32"),
+            "rounds a stage of 2 blocks to nothing",
+        ),
+        (("--scale-phi", "40"), "multiplier is"),
+        (("--backbone", "timm/resnet50", "--scale-width", "2", "--image-size", "64"), "only the resolution"),
+        (("--backbone", "timm/resnt50"), "timm/resnet50"),
+    ],
+)
+def test_a_form_that_a_backbone_can_not_have(refused, arguments, hint):
+    assert hint in refused("pretrain", *arguments)
+
+
+def test_options_without_a_backbone_to_describe(refused):
+    assert "name it" in refused("backbones", "--scale-phi", "1")

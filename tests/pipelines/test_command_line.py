@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fewlabel import __version__
-from fewlabel.__main__ import COMMANDS
+from fewlabel.__main__ import COMMANDS, main
 
 
 def fewlabel(*arguments, cwd=None):
@@ -77,3 +77,29 @@ def test_backbones_as_json():
     rows = json.loads(fewlabel("backbones", "--json").stdout)
     assert {"resnet50", "vit", "efficientnet_b0"} <= {row["name"] for row in rows}
     assert next(row for row in rows if row["name"] == "resnet50")["parameters"] == 23_508_032
+
+
+def test_the_list_of_backbones_needs_no_torch():
+    code = "import sys; from fewlabel.__main__ import main; main(['backbones']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for word in ("resnet50", "cct_7_3x1", "23,508,032", "own", "arXiv:1512.03385", "timm/NAME"):
+        assert word in done.stdout
+
+
+def test_one_backbone_is_described_in_the_form_asked_for(capsys):
+    form = ("--scale-phi", "1", "--image-size", "96", "--backbone-option", "pool=gap", "--channels", "1")
+    assert main(["backbones", "vit", *form, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["name"], facts["image_size"], facts["features"]) == ("vit_small_patch16_224", 112, 432)
+    assert facts["scale"]["depth"] == pytest.approx(1.2)
+    assert facts["options"]["pool"]["value"] == "gap"
+    assert main(["backbones", "vit", *form]) == 0
+    told = capsys.readouterr().out
+    for word in (f"{facts['parameters']:,}", "pool=gap", "multiples of 16", "--backbone-option pool=gap --scale-phi 1"):
+        assert word in told
+
+
+def test_a_backbone_can_be_described_without_saying_more(capsys):
+    for name, size in (("efficientnet_b4", 380), ("timm/convnext_atto", 224), ("cct", 224)):
+        assert main(["backbones", name, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["image_size"] == size

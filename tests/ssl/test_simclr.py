@@ -24,9 +24,9 @@ class Batch(NamedTuple):
 class SmallBackbone(nn.Module):
     num_features = 12
 
-    def __init__(self, channels_last: bool = True) -> None:
+    def __init__(self, convolutional: bool = True) -> None:
         super().__init__()
-        self.channels_last = channels_last
+        self.convolutional = convolutional
         self.body = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU())
         self.inputs: list[Tensor] = []
 
@@ -57,9 +57,9 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def make(channels_last: bool = True, **config: int | float) -> SimCLR:
+def make(convolutional: bool = True, **config: int | float) -> SimCLR:
     torch.manual_seed(0)
-    return SimCLR(SmallBackbone(channels_last), noisy_views, SimCLRConfig(**config))  # type: ignore[arg-type]
+    return SimCLR(SmallBackbone(convolutional), noisy_views, SimCLRConfig(**config))  # type: ignore[arg-type]
 
 
 def test_loss_is_nt_xent_of_the_projected_views() -> None:
@@ -107,10 +107,10 @@ def test_projections_have_the_width_and_depth_of_the_configuration() -> None:
     assert default == [(12, 12), (128, 12)]
 
 
-@pytest.mark.parametrize("channels_last", [True, False])
-def test_weights_are_channels_last_where_the_backbone_says_so(channels_last: bool) -> None:
-    weight = next(make(channels_last).backbone.parameters())
-    assert weight.is_contiguous(memory_format=torch.channels_last) is channels_last
+@pytest.mark.parametrize("convolutional", [True, False])
+def test_weights_are_channels_last_where_the_backbone_says_so(convolutional: bool) -> None:
+    weight = next(make(convolutional).backbone.parameters())
+    assert weight.is_contiguous(memory_format=torch.channels_last) is convolutional
 
 
 def test_loss_is_float32_under_autocast() -> None:

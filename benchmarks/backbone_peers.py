@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from benchmarks.measure import Memory, median_seconds
 from fewlabel.backbones.registry import create
 
-__all__ = ["PEERS", "compare", "peak_mib"]
+__all__ = ["PEERS", "Unfolded", "compare", "peak_mib"]
 
 ROUNDS = 5
 
@@ -19,7 +19,7 @@ Pair = tuple[nn.Module, nn.Module, tuple[Tensor, ...], str, str]
 """Ours, the peer, arguments of both, the peer's name, and a note."""
 
 
-class _Unfolded(nn.Module):
+class Unfolded(nn.Module):
     """Involution through `F.unfold`: every pixel's surroundings side by side, K^2 times the features."""
 
     def forward(self, features: Tensor, kernels: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class _Involution(nn.Module):
 def _involution() -> Pair:
     features = torch.randn(16, 64, 56, 56, requires_grad=True)
     kernels = torch.randn(16, 4, 7, 7, 56, 56, requires_grad=True)
-    return _Involution(), _Unfolded(), (features, kernels), "unfold form", "7x7, batch 16, 64 channels at 56x56"
+    return _Involution(), Unfolded(), (features, kernels), "unfold form", "7x7, batch 16, 64 channels at 56x56"
 
 
 def _cct() -> Pair:

@@ -63,8 +63,9 @@ _MEASURING = """\
 
 {about}. One training step of SimCLR without the making of views: forward, NT-Xent, backward, optimiser, on random
 images; the median of {steps} steps after one to warm up. Memory is what the process needed above what it had before the
-network was made. Share is the operations of the step, counted as above, over those of the machine's own products of
-large matrices in the same precision. `make bench-backbones` measures again, on a GPU where there is one.
+network was made. Share is the operations of the step, three times those of the forward pass as counted above, over
+those of the machine's own products of large matrices in the same precision. `make bench-backbones` measures again, on a
+GPU where there is one.
 """
 
 
@@ -115,11 +116,15 @@ def _section(family: Family, rows: Sequence[Entry], measured: Mapping[str, Any])
 
 def _speeds(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
-        f"| {row['member']} | {row['image_size']} | {row['batch']} | {row['views_per_second']:,.1f} | "
+        f"| {row['member']} | {row['image_size']} | {row['batch']} | {_three_digits(row['views_per_second'])} | "
         f"{row['memory_mib']:,.0f} | {100 * row['share']:.0f} % |"
         for row in rows
     ]
     return _table("training step | px | views | views/s | MiB | share of peak ", lines)
+
+
+def _three_digits(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _peers(rows: Sequence[Mapping[str, Any]]) -> str:

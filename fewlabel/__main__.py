@@ -13,7 +13,7 @@ from fewlabel.errors import UserError
 COMMANDS = {
     "pretrain": "Learn features from the images of a source, without labels (SimCLR).",
     "views": "Draw augmented pairs of a source's images, to look at before training.",
-    "backbones": "List the architectures that --backbone can name.",
+    "backbones": "List the architectures that --backbone can name, or describe one of them.",
     "runs": "List the runs made so far with their main figures.",
 }
 """Each has a module of its name in `pipelines` with a `Config` dataclass and `run(config)`."""

@@ -1,10 +1,6 @@
 """What a command is told about the backbone. Imports nothing heavy: `--help` reads it."""
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from fewlabel.backbones.scale import Scale
+from dataclasses import dataclass
 
 __all__ = ["ArchitectureConfig", "BackboneConfig"]
 
@@ -33,19 +29,6 @@ class ArchitectureConfig:
 
     scale_resolution: float | None = None
     """Multiplier of the image size. None: as phi says."""
-
-    def scale(self) -> "Scale":
-        """The multipliers in all.
-
-        Raises:
-            UserError: one is out of range.
-        """
-        from fewlabel.backbones.scale import Scale
-
-        given = {"depth": self.scale_depth, "width": self.scale_width, "resolution": self.scale_resolution}
-        return replace(
-            Scale.compound(self.scale_phi), **{name: value for name, value in given.items() if value is not None}
-        )
 
 
 @dataclass(frozen=True)

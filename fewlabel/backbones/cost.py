@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fewlabel.backbones.backbone import Backbone
 from fewlabel.backbones.meta import without_weights
 
-__all__ = ["count_flops", "count_parameters", "flop_counter"]
+__all__ = ["count_flops", "count_parameters"]
 
 aten = torch.ops.aten
 
@@ -33,14 +33,10 @@ def count_flops(backbone: Backbone) -> int:
         backbone: on the meta device; it is left in eval mode.
     """
     image = torch.empty(1, backbone.in_chans, backbone.image_size, backbone.image_size, device="meta")
-    with without_weights(), torch.no_grad(), flop_counter() as counter:
+    counter = FlopCounterMode(display=False, custom_mapping=_MISSED)
+    with without_weights(), torch.no_grad(), counter:
         backbone.eval()(image)
     return int(counter.get_total_flops())
-
-
-def flop_counter() -> FlopCounterMode:
-    """Torch's counter of operations, as a context, with what it misses (see `count_flops`)."""
-    return FlopCounterMode(display=False, custom_mapping=_MISSED)
 
 
 def _transform(real: Callable[[Any, Any], Tensor]) -> Callable[..., int]:

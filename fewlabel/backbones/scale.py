@@ -1,10 +1,11 @@
 """EfficientNet's compound scaling: one multiplier each for depth, width and resolution."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from timm.layers import make_divisible
 
+from fewlabel.backbones.config import ArchitectureConfig
 from fewlabel.errors import UserError
 
 __all__ = ["Scale"]
@@ -53,6 +54,22 @@ class Scale:
             raise UserError(
                 f"phi {phi}, alpha {alpha}, beta {beta}, gamma {gamma} are no compound scaling: give positive numbers."
             ) from None
+
+    @classmethod
+    def of(cls, config: ArchitectureConfig) -> "Scale":
+        """The compound scale of a command's phi, with the multipliers that were given in place of its own.
+
+        Raises:
+            UserError: a multiplier outside 0.1 to 10.
+        """
+        given = {
+            "depth": config.scale_depth,
+            "width": config.scale_width,
+            "resolution": config.scale_resolution,
+        }
+        return replace(
+            cls.compound(config.scale_phi), **{name: value for name, value in given.items() if value is not None}
+        )
 
     def blocks(self, number: int, multiple: int = 1) -> int:
         """`number` blocks of a stage at this depth: the nearest multiple of `multiple`, halves up.

@@ -29,7 +29,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Call:
-    """A call of something importable; arguments are plain values (dicts too), `Name`s, calls, and lists and tuples of these."""
+    """A call of something importable; arguments are plain values (dicts too), `Name`s, calls, and lists of these."""
 
     function: str
     positional: tuple[Any, ...] = ()

@@ -12,7 +12,7 @@ from fewlabel.backbones.config import ArchitectureConfig
 
 @dataclass(frozen=True)
 class Config:
-    """List the architectures that --backbone can name, or describe one of them in a given form."""
+    """List the architectures that --backbone can name, or describe one of them."""
 
     name: Positional[str | None] = None
     """A family, a member or timm/NAME, to be described alone. None: list all."""
@@ -72,16 +72,17 @@ def _describe(config: Config, name: str) -> int:
     from fewlabel.backbones.meta import without_weights
     from fewlabel.backbones.options import as_texts, option_docs, read_options
     from fewlabel.backbones.registry import create, find, fit_image_size, options_from
+    from fewlabel.backbones.scale import Scale
     from fewlabel.backbones.timm_any import PREFIX
     from fewlabel.console import as_typed
 
-    architecture = config.architecture
+    architecture, scale = config.architecture, Scale.of(config.architecture)
     options = options_from(name, architecture.backbone_option)
     size = architecture.image_size
     if size is None:
         size = fit_image_size(name, _designed_for(name), **options)
     with without_weights():
-        backbone = create(name, image_size=size, in_chans=config.channels, scale=architecture.scale(), **options)
+        backbone = create(name, image_size=size, in_chans=config.channels, scale=scale, **options)
     family, _ = find(name, size)
     step = family.step(read_options(family.options, backbone.options, name))
     sizes = "any" if step == 1 else f"multiples of {step}"
@@ -97,7 +98,7 @@ def _describe(config: Config, name: str) -> int:
         "image_size": backbone.image_size,
         "image_sizes": "those that timm takes" if name.startswith(PREFIX) else sizes,
         "channels": backbone.in_chans,
-        "scale": asdict(architecture.scale()),
+        "scale": asdict(scale),
         "options": {
             text.partition("=")[0]: {"value": text.partition("=")[2], "meaning": docs[text.partition("=")[0]]}
             for text in as_texts(backbone.options)

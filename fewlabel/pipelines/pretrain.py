@@ -63,10 +63,11 @@ def run(config: Config) -> int:
 
     from fewlabel.backbones.options import as_texts
     from fewlabel.backbones.registry import check, options_from
+    from fewlabel.backbones.scale import Scale
     from fewlabel.data.presets import resolve_preset
 
     # What takes no look at the images is refused before that look.
-    name, scale = config.backbone.backbone, config.backbone.scale()
+    name, scale = config.backbone.backbone, Scale.of(config.backbone)
     options = options_from(name, config.backbone.backbone_option)
     if config.backbone.image_size is not None:
         check(name, image_size=config.backbone.image_size, scale=scale, **options)
@@ -99,6 +100,7 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
     from fewlabel.backbones.encoder import save_encoder
     from fewlabel.backbones.featurizer import Featurizer
     from fewlabel.backbones.registry import create, options_from
+    from fewlabel.backbones.scale import Scale
     from fewlabel.data.loader import Loader
     from fewlabel.data.sizes import stored_side
     from fewlabel.data.source import load
@@ -128,7 +130,7 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
             config.backbone.backbone,
             image_size=config.backbone.image_size or 0,
             in_chans=source.channels,
-            scale=config.backbone.scale(),
+            scale=Scale.of(config.backbone),
             **options_from(config.backbone.backbone, config.backbone.backbone_option),
         )
 

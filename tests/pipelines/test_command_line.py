@@ -95,7 +95,12 @@ def test_one_backbone_is_described_in_the_form_asked_for(capsys):
     assert facts["options"]["pool"]["value"] == "gap"
     assert main(["backbones", "vit", *form]) == 0
     told = capsys.readouterr().out
-    for word in (f"{facts['parameters']:,}", "pool=gap", "multiples of 16", "--backbone-option pool=gap --scale-phi 1"):
+    for word in (
+        f"{facts['parameters']:,}",
+        "pool=gap",
+        "multiples of 16",
+        "--backbone-option pool=gap --image-size 96",
+    ):
         assert word in told
 
 

@@ -42,8 +42,23 @@ class FourierMixing(nn.Module):
         """The mixed tokens, in the dtype of `tokens`."""
         # There is no transform in half precision on the CPU, and on CUDA only of some lengths.
         with without_autocast(tokens):
-            mixed: Tensor = torch.fft.fft2(at_least_float32(tokens), norm=self.norm).real
+            mixed: Tensor = _RealTransform.apply(at_least_float32(tokens), self.norm)
         return mixed.to(tokens.dtype)
+
+
+class _RealTransform(torch.autograd.Function):
+    """Re(F_S X F_D). Its matrix is symmetric, so the backward pass is the same transform, of real numbers again."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, norm: str) -> Tensor:
+        ctx.norm = norm
+        mixed: Tensor = torch.fft.fft2(tokens, norm=norm).real
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        mixed: Tensor = _RealTransform.apply(gradient, ctx.norm)
+        return mixed, None
 
 
 class FNetBlock(nn.Module):

@@ -66,6 +66,13 @@ def test_mixing_twice_adds_the_tokens_to_their_mirror_image():
     torch.testing.assert_close(mixing(tokens)[:, 0, 0], tokens.sum((1, 2)))
 
 
+@pytest.mark.parametrize("norm", ["none", "ortho"])
+def test_the_gradient_of_mixing_is_exact(norm):
+    tokens = _tokens(2, 5, 6).requires_grad_()
+    assert torch.autograd.gradcheck(FourierMixing(norm), tokens)
+    assert torch.autograd.gradgradcheck(FourierMixing(norm), tokens)
+
+
 def test_mixing_is_computed_in_full_precision_under_autocast():
     tokens = _tokens(2, 16, 24, dtype=torch.float32)
     rounded = tokens.to(torch.bfloat16)

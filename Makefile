@@ -12,11 +12,11 @@ VIEW_FLAGS := $(if $(DATA),--data "$(DATA)") $(if $(VIEWS),--views $(VIEWS)) $(i
 	$(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pretrain views backbones runs test lint bench bench-backbones docs clean
+.PHONY: help setup pretrain probe views backbones runs test lint bench bench-backbones docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
-	@echo 'Variables: BACKBONE DATA EPOCHS BATCH GPUS IMAGE_SIZE VIEWS SEED OUT RESUME; anything else in ARGS="--flag value".'
+	@echo 'Variables: BACKBONE DATA EPOCHS BATCH GPUS IMAGE_SIZE VIEWS SEED OUT RESUME ENCODER; anything else in ARGS="--flag value".'
 
 setup: $(INSTALLED) ## Make .venv with everything in it
 
@@ -29,6 +29,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 pretrain: $(INSTALLED) ## Learn features from images without labels: BACKBONE=resnet50 DATA=folder
 	@$(RUN) pretrain $(FLAGS) $(ARGS)
+
+probe: $(INSTALLED) ## Say what an encoder's features are worth with few labels: ENCODER=run (the newest) DATA=folder
+	@$(RUN) probe $(if $(ENCODER),--encoder "$(ENCODER)") $(if $(DATA),--data "$(DATA)") $(if $(SEED),--seed $(SEED)) \
+		$(if $(OUT),--out "$(OUT)") $(ARGS)
 
 views: $(INSTALLED) ## Draw augmented pairs of DATA's images, to look at before training
 	@$(RUN) views $(VIEW_FLAGS) $(ARGS)

@@ -12,6 +12,7 @@ from fewlabel.errors import UserError
 
 COMMANDS = {
     "pretrain": "Learn features from the images of a source, without labels (SimCLR).",
+    "probe": "Say what an encoder's features are worth with few labels: linear probe and kNN.",
     "views": "Draw augmented pairs of a source's images, to look at before training.",
     "backbones": "List the architectures that --backbone can name, or describe one of them.",
     "runs": "List the runs made so far with their main figures.",

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from tyro.conf import UseAppendAction
+
 __all__ = ["ArchitectureConfig", "BackboneConfig"]
 
 
@@ -9,7 +11,7 @@ __all__ = ["ArchitectureConfig", "BackboneConfig"]
 class ArchitectureConfig:
     """The form of a backbone: its options, image size and scale."""
 
-    backbone_option: tuple[str, ...] = ()
+    backbone_option: UseAppendAction[tuple[str, ...]] = ()
     """An option of the backbone as NAME=VALUE, such as pool=gap for vit; may be given several times.
     `fewlabel backbones NAME` lists them."""
 

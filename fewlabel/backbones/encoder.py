@@ -27,7 +27,7 @@ from fewlabel.backbones.scale import Scale
 from fewlabel.errors import UserError
 from fewlabel.files import atomic_path
 
-__all__ = ["Encoder", "load_encoder", "save_encoder"]
+__all__ = ["Encoder", "load_encoder", "save_encoder", "untrained"]
 
 
 class Encoder(Featurizer):
@@ -184,6 +184,22 @@ def load_encoder(directory: str | Path) -> Encoder:
         with (directory / name).open("rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())
     return Encoder(backbone, config, directory, digest.hexdigest())
+
+
+def untrained(encoder: Encoder, seed: int) -> Encoder:
+    """`encoder` with fresh weights from `seed`: what it is compared with. Its hash is of its own kind."""
+    config = encoder.config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = create(
+            config.name,
+            image_size=config.image_size,
+            in_chans=config.in_chans,
+            scale=Scale(**config.scale),
+            **config.options,
+        )
+    digest = hashlib.sha256(f"untrained {seed} {torch.__version__} {encoder.hash}".encode()).hexdigest()
+    return Encoder(backbone, config, encoder.directory, digest)
 
 
 def _check_weights(path: Path, config: EncoderConfig, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:

@@ -21,7 +21,7 @@ from fewlabel.data.source import Source, check_bad_share
 from fewlabel.data.squares import SquareReader
 from fewlabel.errors import UserError
 
-__all__ = ["ImageBatch", "ImageStore", "mean_and_std", "open_split", "open_store"]
+__all__ = ["ImageBatch", "ImageStore", "cache_folder", "mean_and_std", "open_split", "open_store"]
 
 _MEMORY_LIMIT: Final = 64 * 2**20
 """Splits of fewer decoded bytes are held in memory; larger ones get a file."""
@@ -157,15 +157,20 @@ def open_store(
 
 def open_split(source: Source, split: str, side: int, config: SourceConfig) -> ImageStore:
     """`open_store` as `config` says, with its defaults filled in."""
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return open_store(
         source,
         split,
         side,
-        cache_dir=config.cache_dir or cache_home / "fewlabel",
+        cache_dir=cache_folder(config),
         workers=config.workers or available_cores(),
         max_bad_share=config.max_bad_share,
     )
+
+
+def cache_folder(config: SourceConfig) -> Path:
+    """Where what is made of the source's images is kept for the next run."""
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return config.cache_dir or cache_home / "fewlabel"
 
 
 def mean_and_std(store: ImageStore, seed: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

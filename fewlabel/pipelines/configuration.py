@@ -34,7 +34,7 @@ def parse(kind: type[Config], command: str, arguments: Sequence[str]) -> Config:
         prog=f"fewlabel {command}",
         args=list(arguments),
         default=kind() if default is None else default,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.UseAppendAction),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
 
 
@@ -97,8 +97,8 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     choices = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if Path in choices and isinstance(value, str):
         return Path(value)
-    if hint == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
+    if get_origin(hint) is tuple and isinstance(value, list):
+        return tuple(_typed(get_args(hint)[0], item, where) for item in value)
     if not any(_is_a(choice, value) for choice in choices):
         raise UserError(f"{where}: {value!r} stands where {' or '.join(map(_described, choices))} is expected.")
     return value
@@ -113,4 +113,4 @@ def _is_a(choice: Any, value: Any) -> bool:
 def _described(choice: Any) -> str:
     if get_origin(choice) is Literal:
         return " or ".join(map(repr, get_args(choice)))
-    return {types.NoneType: "null", tuple[str, ...]: "a list of texts"}.get(choice) or str(choice.__name__)
+    return "null" if choice is types.NoneType else "a list" if get_origin(choice) is tuple else str(choice.__name__)

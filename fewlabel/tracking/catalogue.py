@@ -12,7 +12,7 @@ from rich.markup import escape
 from fewlabel.console import console
 from fewlabel.tracking.lock import is_locked
 
-__all__ = ["MainFigure", "RunRecord", "list_runs"]
+__all__ = ["MainFigure", "RunRecord", "list_runs", "newest_encoder"]
 
 _MAIN_FIGURES = ("accuracy", "knn_accuracy")
 
@@ -63,6 +63,15 @@ def list_runs(root: Path) -> list[RunRecord]:
     if skipped:
         console.print(f"[dim]Skipped in {escape(str(root))}: {escape(', '.join(skipped))}.[/]", highlight=False)
     return sorted(records, key=lambda record: (record.created, record.directory.name))
+
+
+def newest_encoder(root: Path) -> Path | None:
+    """The encoder directory of the newest finished run in `root` that has one."""
+    for record in reversed(list_runs(root)):
+        encoder = record.directory / "encoder"
+        if record.status == "finished" and (encoder / "config.json").is_file():
+            return encoder
+    return None
 
 
 def _read(directory: Path) -> RunRecord:

@@ -8,16 +8,18 @@ from fewlabel.tracking.metrics import finite_or_none
 
 __all__ = ["Figure", "figure_values", "flattened", "jsonable", "without_lists"]
 
-Figure = float | Mapping[str, float]
-"""A number, or {"mean", "low", "high"}: a figure with its interval."""
+Figure = float | Mapping[str, float] | list[dict[str, Any]]
+"""A number; {"mean", "low", "high"}: a figure with its interval; or rows of a table, such as a curve."""
 
 
-def figure_values(name: str, figure: Figure) -> float | dict[str, float | None] | None:
+def figure_values(name: str, figure: Figure) -> Any:
     """A final figure as `result.json` has it; NaN and the infinities are null.
 
     Raises:
         ValueError: an interval without all of its three parts.
     """
+    if isinstance(figure, list):
+        return jsonable(figure)
     if not isinstance(figure, Mapping):
         return finite_or_none(figure)
     if figure.keys() != {"mean", "low", "high"}:

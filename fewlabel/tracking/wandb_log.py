@@ -132,9 +132,14 @@ class WandbLog:
         self._attempt(send)
 
     def summarise(self, figures: Mapping[str, Any]) -> None:
-        """Set the final figures: a number under its name, an interval's mean so and its ends beside it."""
+        """Set the final figures: a number under its name, an interval's mean so and its ends beside it.
+
+        Tables stay in `result.json`.
+        """
         flat: dict[str, Any] = {}
         for name, figure in figures.items():
+            if isinstance(figure, list):
+                continue
             if isinstance(figure, Mapping):
                 flat |= {name: figure["mean"], f"{name}_low": figure["low"], f"{name}_high": figure["high"]}
             else:

@@ -15,7 +15,7 @@ from fewlabel.errors import UserError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Interval", "extract_features", "knn_accuracy", "wilson_interval"]
+__all__ = ["Interval", "extract_features", "knn_accuracy", "knn_probabilities", "wilson_interval"]
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,7 @@ def extract_features(
 def knn_accuracy(
     bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor, k: int = 20, temperature: float = 0.1
 ) -> Interval:
-    """Share of `queries` whose label a weighted vote of their k nearest bank features gives.
-
-    Cosine similarity, votes weighted by exp(similarity / temperature) (Wu et al. 2018, section 3.4).
+    """Share of `queries` whose label the vote of their k nearest bank features gives (see `knn_probabilities`).
 
     Args:
         bank: `(M, D)` float. bank_labels: `(M,)` int64.
@@ -86,17 +84,39 @@ def knn_accuracy(
         k: neighbours, at most M are used.
         temperature: of the vote.
     """
+    classes = int(max(bank_labels.max(), labels.max())) + 1
+    votes = knn_probabilities(bank, bank_labels, queries, classes, k, temperature)
+    correct: NDArray[np.bool_] = (votes.argmax(dim=1) == labels).numpy()
+    return wilson_interval(int(correct.sum()), len(correct))
+
+
+def knn_probabilities(
+    bank: Tensor, bank_labels: Tensor, queries: Tensor, classes: int, k: int = 20, temperature: float = 0.1
+) -> Tensor:
+    """The share that each class has in a weighted vote of the k nearest bank features.
+
+    Cosine similarity, votes weighted by exp(similarity / temperature) (Wu et al. 2018, section 3.4).
+
+    Args:
+        bank: `(M, D)` float. bank_labels: `(M,)` int64.
+        queries: `(Q, D)` float.
+        classes: K.
+        k: neighbours, at most M are used.
+        temperature: of the vote.
+
+    Returns:
+        `(Q, K)` float64, rows with sum 1.
+    """
     import faiss
 
     normal, asked = (nn.functional.normalize(part.float()).numpy() for part in (bank, queries))
     index = faiss.IndexFlatIP(normal.shape[1])
     index.add(normal)
     similarities, neighbours = index.search(asked, min(k, len(normal)))
-    votes = torch.zeros(len(asked), int(max(bank_labels.max(), labels.max())) + 1, dtype=torch.float64)
+    votes = torch.zeros(len(asked), classes, dtype=torch.float64)
     weights = torch.from_numpy(similarities).double().div(temperature).exp()
     votes.scatter_add_(1, bank_labels[torch.from_numpy(neighbours)], weights)
-    correct: NDArray[np.bool_] = (votes.argmax(dim=1) == labels).numpy()
-    return wilson_interval(int(correct.sum()), len(correct))
+    return votes / votes.sum(dim=1, keepdim=True)
 
 
 def wilson_interval(successes: int, trials: int) -> Interval:

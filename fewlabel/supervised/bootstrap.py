@@ -1,0 +1,143 @@
+"""Intervals of a classifier's figures, by the bootstrap over test images and over draws of the labelled images."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewlabel.errors import UserError
+from fewlabel.supervised.metrics import Predictions
+from fewlabel.training.features import Interval
+
+__all__ = ["figures_with_intervals", "interval", "paired_difference", "resamples"]
+
+_REDRAWS: Final = 20
+
+
+def resamples(
+    number: int, groups: Sequence[str] | None, labels: NDArray[Any], count: int = 1000, seed: int = 0
+) -> Iterator[NDArray[np.int64]]:
+    """Resamples of test images: as many images, drawn with replacement, or as many whole groups.
+
+    Images of one group (a patient) resemble one another, so that drawing them one by one gives intervals that
+    are too narrow (Davison and Hinkley 1997, section 3.8).
+
+    A resample that lacks a class is drawn again, up to 20 times; after that it is taken as it is, as it happens
+    where many classes have a single image or group, and its figures are those of the classes that it has.
+
+    Args:
+        number: of images, N.
+        groups: the group of each image, or None where each stands for itself.
+        labels: `(N,)` int.
+        count: of resamples.
+        seed: the same one gives the same resamples, so that methods can be compared on them.
+
+    Yields:
+        `(M,)` int64 sorted positions, 0 to N - 1, each as often as it was drawn; M is N without groups.
+
+    Raises:
+        UserError: all images are of one group, which says nothing about other groups.
+    """
+    group_of = np.arange(number) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    units = int(group_of.max()) + 1
+    if groups is not None and units < 2:
+        raise UserError(
+            f"All {number} test images are of one group ({groups[0]}), so nothing is known about how the figures "
+            "vary between groups. Test on images of several groups, or leave the groups out if they mean nothing."
+        )
+    classes, class_of = np.unique(labels, return_inverse=True)
+    generator = np.random.default_rng(seed)
+    for _ in range(count):
+        for _ in range(1 + _REDRAWS):
+            times = np.bincount(generator.integers(units, size=units), minlength=units)[group_of]
+            if np.bincount(class_of, times, len(classes)).all():
+                break
+        yield np.repeat(np.arange(number), times)
+
+
+def interval(values: NDArray[np.float64], estimate: float) -> Interval:
+    """The 95 % percentile interval (Efron 1981) of bootstrap `values`, with `estimate` as its mean.
+
+    It is widened to `estimate` where that lies outside, as it can for a figure that resampling biases: the
+    calibration error of a well-calibrated classifier is larger in nearly every resample.
+    """
+    low, high = np.percentile(values, [2.5, 97.5])
+    return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
+
+
+def figures_with_intervals(
+    draws: Sequence[Predictions], groups: Sequence[str] | None, count: int = 1000, seed: int = 0
+) -> dict[str, Interval]:
+    """Every figure of a method, as the mean over draws of the labelled images, with its interval.
+
+    Each replicate picks one draw and one resample of the test images, so the interval says where the figure of
+    a single draw may lie on other test images, and does not shrink as draws are added. The same `seed` gives
+    every method on these images the same resamples.
+
+    Args:
+        draws: what the classifier trained on each draw says of the same test images.
+        groups: the group of each test image, or None.
+        count: of replicates.
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: the test images are all of one class or one group.
+        ValueError: the draws' labels differ.
+    """
+    replicates = _replicates(draws, groups, count, seed)
+    return {name: interval(values, mean) for name, (mean, values) in replicates.items()}
+
+
+def paired_difference(
+    a: Sequence[Predictions],
+    b: Sequence[Predictions],
+    metric: str,
+    groups: Sequence[str] | None,
+    count: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """By how much the figure `metric` of method `a` is above that of method `b`, with its interval.
+
+    Each replicate compares both on the same resample of the test images, and on the same draw of the labelled
+    images where both have as many draws. An interval without 0 is a difference that chance does not explain.
+
+    Args:
+        a: as the draws of `figures_with_intervals`.
+        b: likewise, of the other method, in the same order of draws.
+        metric: a name that `Predictions.figures` returns for both.
+        groups: the group of each test image, or None.
+        count: of replicates.
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: the test images are all of one class or one group.
+        ValueError: the labels of `a` and `b` differ.
+    """
+    _check_labels([*a, *b])
+    (mean_a, values_a), (mean_b, values_b) = (_replicates(draws, groups, count, seed)[metric] for draws in (a, b))
+    return interval(values_a - values_b, mean_a - mean_b)
+
+
+def _replicates(
+    draws: Sequence[Predictions], groups: Sequence[str] | None, count: int, seed: int
+) -> dict[str, tuple[float, NDArray[np.float64]]]:
+    """By figure: its mean over draws, and its `(count,)` bootstrap values."""
+    _check_labels(draws)
+    labels = draws[0].labels
+    means = [draw.figures() for draw in draws]
+    # One number for each replicate, so that methods with as many draws pick the same ones.
+    picks = (np.random.default_rng((seed, 1)).random(count) * len(draws)).astype(np.int64)
+    values = [
+        draws[pick].figures(np.bincount(indices, minlength=len(labels)).astype(np.float64))
+        for pick, indices in zip(picks, resamples(len(labels), groups, labels, count, seed), strict=True)
+    ]
+    return {
+        name: (float(np.mean([mean[name] for mean in means])), np.array([value[name] for value in values]))
+        for name in means[0]
+    }
+
+
+def _check_labels(draws: Sequence[Predictions]) -> None:
+    if not all(np.array_equal(draw.labels, draws[0].labels) for draw in draws):
+        raise ValueError("expected predictions for the same test images: their labels differ")

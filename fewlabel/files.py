@@ -1,5 +1,6 @@
 """Writing files so that a kill, a crash or a full disk at any instant leaves the old file or the new one."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from typing import Any
 
 from fewlabel.errors import UserError
 
-__all__ = ["atomic_path", "atomic_write_text", "read_json", "write_json"]
+__all__ = ["atomic_path", "atomic_write_text", "locked", "read_json", "write_json"]
 
 
 def _sync_directory(folder: Path) -> None:
@@ -82,3 +83,22 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} does not exist.") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read as JSON: {error}") from error
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time into the block; the others wait. The lock file `path` stays, for the next.
+
+    Raises:
+        UserError: the folder of `path` can't be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    except OSError as error:
+        raise UserError(
+            f"The cache folder {path.parent} can't be written ({error.strerror}): choose another."
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

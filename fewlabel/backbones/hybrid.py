@@ -1,5 +1,6 @@
 """A small CNN in front of a Transformer encoder: what the two hybrids, of channel and of spatial tokens, share."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -39,7 +40,7 @@ SHAPES = {
 }
 
 
-class Hybrid(nn.Module):
+class Hybrid(nn.Module, ABC):
     """CNN, tokens of its maps, pre-norm encoder with a last layer norm: (B, C, S, S) -> (B, width).
 
     The CNN's layers are a 3x3 convolution, batch norm and ReLU. A subclass makes the tokens, then calls `initialize`.
@@ -82,9 +83,9 @@ class Hybrid(nn.Module):
                     nn.init.zeros_(module.bias)
         self.apply(initialize_linear)
 
+    @abstractmethod
     def tokens(self, maps: Tensor) -> Tensor:
         """Tokens (B, N, width) of the CNN's `maps` (B, channels, h, w)."""
-        raise NotImplementedError
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Tokens after the last layer norm, (B, N, width)."""

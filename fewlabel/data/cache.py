@@ -1,6 +1,5 @@
 """The file that holds a split's squares once decoded, and the record of what is in it."""
 
-import fcntl
 import hashlib
 import math
 import zlib
@@ -14,7 +13,7 @@ import numpy as np
 
 from fewlabel.data.decode import Pixels
 from fewlabel.errors import UserError
-from fewlabel.files import atomic_path, read_json, write_json
+from fewlabel.files import atomic_path, locked, read_json, write_json
 
 __all__ = ["CacheEntry", "Record"]
 
@@ -62,15 +61,7 @@ class CacheEntry:
         Raises:
             UserError: the folder can't be written.
         """
-        try:
-            self._lock_path.parent.mkdir(parents=True, exist_ok=True)
-            lock = self._lock_path.open("w")
-        except OSError as error:
-            raise UserError(
-                f"The cache folder {self._lock_path.parent} can't be written ({error.strerror}): choose another."
-            ) from error
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self._lock_path):
             yield
 
     def read_record(self) -> Record | None:

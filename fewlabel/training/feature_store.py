@@ -1,6 +1,5 @@
 """Features of a source, extracted once by an encoder and kept for every later step."""
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -17,8 +16,7 @@ from torch import Tensor
 from fewlabel.backbones import Encoder
 from fewlabel.console import track
 from fewlabel.data.store import ImageStore
-from fewlabel.errors import UserError
-from fewlabel.files import atomic_path
+from fewlabel.files import atomic_path, locked
 from fewlabel.training.features import extract_features
 
 if TYPE_CHECKING:
@@ -97,15 +95,7 @@ class _FeatureFile:
         Raises:
             UserError: the folder can't be written.
         """
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            lock = self._path.with_suffix(".lock").open("w")
-        except OSError as error:
-            raise UserError(
-                f"The cache folder {self._path.parent} can't be written ({error.strerror}): choose another."
-            ) from error
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self._path.with_suffix(".lock")):
             # Whoever holds the lock is the only writer, so these are of one that was killed.
             for stale in self._path.parent.glob(f".{self._path.name}.*.tmp"):
                 stale.unlink()

@@ -58,7 +58,9 @@ def test_the_result_has_the_figures_with_their_intervals(finished):
 def test_the_directory_stands_on_its_own(finished):
     run = finished[0]
     config = read(run / "config.json")
-    assert config["config"]["backbone"] == {"backbone": "timm/test_resnet", "image_size": 32}
+    backbone = config["config"]["backbone"]
+    assert (backbone["backbone"], backbone["image_size"]) == ("timm/test_resnet", 32)
+    assert backbone["scale_phi"] == 0
     assert config["config"]["views"]["views"] == "digits"
     assert config["config"]["training"]["precision"] != "auto"
     assert {"git", "packages", "machine"} <= config["provenance"].keys()

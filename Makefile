@@ -12,11 +12,11 @@ VIEW_FLAGS := $(if $(DATA),--data "$(DATA)") $(if $(VIEWS),--views $(VIEWS)) $(i
 	$(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pretrain probe views backbones runs test lint bench bench-backbones docs clean
+.PHONY: help setup pretrain probe finetune predict views backbones runs test lint bench bench-backbones docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
-	@echo 'Variables: BACKBONE DATA EPOCHS BATCH GPUS IMAGE_SIZE VIEWS SEED OUT RESUME ENCODER; anything else in ARGS="--flag value".'
+	@echo 'Variables: BACKBONE DATA EPOCHS BATCH GPUS IMAGE_SIZE VIEWS SEED OUT RESUME ENCODER CLASSIFIER LABELS; anything else in ARGS="--flag value".'
 
 setup: $(INSTALLED) ## Make .venv with everything in it
 
@@ -32,6 +32,13 @@ pretrain: $(INSTALLED) ## Learn features from images without labels: BACKBONE=re
 
 probe: $(INSTALLED) ## Say what an encoder's features are worth with few labels: ENCODER=run (the newest) DATA=folder
 	@$(RUN) probe $(if $(ENCODER),--encoder "$(ENCODER)") $(if $(DATA),--data "$(DATA)") $(if $(SEED),--seed $(SEED)) \
+		$(if $(OUT),--out "$(OUT)") $(ARGS)
+
+finetune: $(INSTALLED) ## Train a classifier on few labels: ENCODER=run (the newest), scratch or timm:name LABELS=0.1 DATA=folder
+	@$(RUN) finetune $(if $(ENCODER),--encoder "$(ENCODER)") $(if $(LABELS),--labels $(LABELS)) $(FLAGS) $(ARGS)
+
+predict: $(INSTALLED) ## Say what a classifier sees on images, as a table: CLASSIFIER=run (the newest) DATA=folder
+	@$(RUN) predict $(if $(CLASSIFIER),--classifier "$(CLASSIFIER)") $(if $(DATA),--data "$(DATA)") \
 		$(if $(OUT),--out "$(OUT)") $(ARGS)
 
 views: $(INSTALLED) ## Draw augmented pairs of DATA's images, to look at before training

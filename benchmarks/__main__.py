@@ -1,4 +1,5 @@
-"""`python -m benchmarks [--data PATH] [--photos FOLDER] [--only NAME ...]`: measure, print and write the table."""
+"""`python -m benchmarks [--data PATH] [--photos FOLDER] [--labelled PATH --encoder DIRECTORY] [--only NAME ...]`:
+measure, print and write the table."""
 
 import argparse
 import os
@@ -32,12 +33,21 @@ def _training(options: argparse.Namespace) -> list[Row]:
     return run(options.data)
 
 
-BENCHMARKS: dict[str, tuple[str | None, Callable[[argparse.Namespace], list[Row]]]] = {
-    "nt-xent": (None, _nt_xent),
-    "views": ("photos", _views),
-    "training": ("data", _training),
+def _probe(options: argparse.Namespace) -> list[Row]:
+    from benchmarks.bench_probe import run
+
+    return run(options.labelled, options.encoder)
+
+
+BENCHMARKS: dict[str, tuple[tuple[str, ...], Callable[[argparse.Namespace], list[Row]]]] = {
+    "nt-xent": ((), _nt_xent),
+    "views": (("photos",), _views),
+    "training": (("data",), _training),
+    "probe": (("labelled", "encoder"), _probe),
 }
-"""Each with the option that gives its images."""
+"""Each with the options that give what it needs."""
+
+PATHS = ("data", "photos", "labelled", "encoder")
 
 
 def main() -> int:
@@ -45,23 +55,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Fewlabel beside its peers.")
     parser.add_argument("--data", type=Path, help="for training: a folder or table of small colour images (CIFAR-10)")
     parser.add_argument("--photos", type=Path, help="for views: a folder with 128 or more JPEG files of about 400 px")
+    parser.add_argument("--labelled", type=Path, help="for probe: a source of labelled images, such as PneumoniaMNIST")
+    parser.add_argument("--encoder", type=Path, help="for probe: an encoder directory")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS), help="by default all")
     options = parser.parse_args()
-    for name in ("data", "photos"):
+    for name in PATHS:
         path = getattr(options, name)
         if path is not None and not path.exists():
             parser.error(f"--{name}: there is no {path}")
 
     load = os.getloadavg()[0]
     words = ["--only", *options.only] if len(options.only) < len(BENCHMARKS) else []
-    words = [f"--{name} {name.upper()}" for name in ("data", "photos") if getattr(options, name)] + words
+    words = [f"--{name} {name.upper()}" for name in PATHS if getattr(options, name)] + words
     missing = {
-        name: needed
+        name: lacking
         for name, (needed, _) in BENCHMARKS.items()
-        if name in options.only and needed is not None and getattr(options, needed) is None
+        if name in options.only and (lacking := [option for option in needed if getattr(options, option) is None])
     }
-    for name, needed in missing.items():
-        console.print(f"Skipped {name}: give its images with --{needed}.")
+    for name, lacking in missing.items():
+        console.print(f"Skipped {name}: give --{' and --'.join(lacking)}.")
     chosen = [name for name in BENCHMARKS if name in options.only and name not in missing]
     skipped = [name for name in BENCHMARKS if name not in chosen]
     rows: list[Row] = []

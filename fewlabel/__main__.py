@@ -13,6 +13,9 @@ from fewlabel.errors import UserError
 COMMANDS = {
     "pretrain": "Learn features from the images of a source, without labels (SimCLR).",
     "probe": "Say what an encoder's features are worth with few labels: linear probe and kNN.",
+    "finetune": "Train a classifier on few labels, beginning with an encoder.",
+    "predict": "Say what a classifier sees on images: a table with a row for each.",
+    "label-curve": "Say whether pretraining paid: every way of learning from few labels, with a report.",
     "views": "Draw augmented pairs of a source's images, to look at before training.",
     "backbones": "List the architectures that --backbone can name, or describe one of them.",
     "runs": "List the runs made so far with their main figures.",
@@ -55,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 + (f" Did you mean {near[0]!r}?" if near else "")
                 + f" The commands are {', '.join(COMMANDS)}."
             )
-        pipeline = import_module(f"fewlabel.pipelines.{command}")
+        pipeline = import_module(f"fewlabel.pipelines.{command.replace('-', '_')}")
         from fewlabel.pipelines.configuration import parse
 
         status: int = pipeline.run(parse(pipeline.Config, command, rest))

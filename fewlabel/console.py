@@ -14,7 +14,12 @@ from rich.table import Table
 
 __all__ = ["as_typed", "console", "print_table", "progress_bar", "track"]
 
-console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
+LOG_WIDTH = 120
+"""Columns of a line where no terminal says how many it has."""
+
+console = Console(
+    stderr=True, quiet=os.environ.get("RANK", "0") != "0", width=None if sys.stderr.isatty() else LOG_WIDTH
+)
 """Of several processes that do the same, the main one speaks."""
 
 Item = TypeVar("Item")

@@ -12,7 +12,7 @@ from typing import Any
 
 from fewlabel.errors import UserError
 
-__all__ = ["atomic_path", "atomic_write_text", "locked", "read_json", "write_json"]
+__all__ = ["atomic_directory", "atomic_path", "atomic_write_text", "locked", "read_json", "write_json"]
 
 
 def _sync_directory(folder: Path) -> None:
@@ -58,6 +58,35 @@ def atomic_path(target: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(target: Path) -> Iterator[Path]:
+    """Give a new, empty directory that takes the place of `target` when the block ends well, as `atomic_path` does.
+
+    What stands at `target` is moved out of the way of the block, and back if the block fails. A kill in between
+    loses nothing: the old one is then left as `.NAME.old`.
+    """
+    with _set_aside(target), atomic_path(target) as temporary:
+        temporary.mkdir()
+        yield temporary
+
+
+@contextmanager
+def _set_aside(directory: Path) -> Iterator[None]:
+    """Move what stands at `directory` out of the way of the block, and back if the block fails."""
+    if not directory.exists():
+        yield
+        return
+    aside = directory.with_name(f".{directory.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    directory.replace(aside)
+    try:
+        yield
+    except BaseException:
+        aside.replace(directory)
+        raise
+    shutil.rmtree(aside)
 
 
 def atomic_write_text(target: Path, text: str) -> None:

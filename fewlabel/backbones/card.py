@@ -5,7 +5,7 @@ from typing import Any
 
 from fewlabel.backbones.encoder_config import WEIGHTS, EncoderConfig
 
-__all__ = ["model_card"]
+__all__ = ["metrics_section", "model_card", "provenance_list"]
 
 _CARD = """\
 ---
@@ -13,12 +13,12 @@ library_name: {library}
 pipeline_tag: image-feature-extraction
 tags:
 - fewlabel
-- self-supervised
+- {tag}
 ---
 
 # {name} at {size} px
 
-An image encoder, trained without labels: an image becomes {features:,} numbers. {parameters:,} parameters.
+An image encoder, trained {how}: an image becomes {features:,} numbers. {parameters:,} parameters.
 Trained on {channels} of {bits} bits a channel.
 
 ## Load it
@@ -41,7 +41,7 @@ on the scale from 0 (black) to 1 (white), minus `{mean}`, divided by `{std}`.
 {metrics}
 ## Limits
 
-The features carry what told images of that source apart in spite of the augmentations. On images of another
+The features carry what told {apart} of that source apart in spite of the augmentations. On images of another
 kind, camera or hospital they may carry little: measure before you rely on them. They inherit whatever is
 uneven in the source. Similar features mean similar appearance, not the same diagnosis, species or person.
 """
@@ -61,7 +61,11 @@ model.eval()
 
 def model_card(config: EncoderConfig, parameters: int) -> str:
     """The card as Markdown; the Python block for timm runs as it stands."""
+    labels = config.provenance.get("labels")
     return _CARD.format(
+        how=f"with labels of {labels} classes" if labels else "without labels",
+        tag="supervised" if labels else "self-supervised",
+        apart="the classes" if labels else "images",
         library="timm" if config.timm_call else "fewlabel",
         name=config.name,
         size=config.image_size,
@@ -74,8 +78,8 @@ def model_card(config: EncoderConfig, parameters: int) -> str:
         timm=_timm_section(config.timm_call) if config.timm_call else "",
         mean=list(config.mean),
         std=list(config.std),
-        provenance=_provenance(config),
-        metrics=_metrics(config.provenance.get("metrics")),
+        provenance=provenance_list({**config.provenance, "options": config.options, "made with": config.made_with}),
+        metrics=metrics_section(config.provenance.get("metrics")),
     )
 
 
@@ -85,13 +89,10 @@ def _timm_section(call: dict[str, Any]) -> str:
     return _TIMM.format(imports=imports, model=call["model"], then=then, weights=WEIGHTS)
 
 
-def _provenance(config: EncoderConfig) -> str:
-    facts = {
-        **{name: value for name, value in config.provenance.items() if name != "metrics"},
-        "options": config.options,
-        "made with": config.made_with,
-    }
-    return "\n".join(f"- {name.replace('_', ' ')}: {_inline(value)}" for name, value in facts.items() if value != {})
+def provenance_list(facts: dict[str, Any]) -> str:
+    """Markdown list of where something comes from, without its metrics."""
+    named = {name: value for name, value in facts.items() if name != "metrics" and value != {}}
+    return "\n".join(f"- {name.replace('_', ' ')}: {_inline(value)}" for name, value in named.items())
 
 
 def _inline(value: Any) -> str:
@@ -100,7 +101,8 @@ def _inline(value: Any) -> str:
     return "`" + " ".join(text.replace("`", "'").split()) + "`"
 
 
-def _metrics(metrics: Any) -> str:
+def metrics_section(metrics: Any) -> str:
+    """Markdown section with a table of figures, plain or with their intervals; empty where there are none."""
     if not isinstance(metrics, dict) or not metrics:
         return ""
     rows = "\n".join(f"| {name.replace('_', ' ')} | {_figure(value)} |" for name, value in metrics.items())

@@ -1,10 +1,8 @@
 """The encoder directory: what pretraining leaves behind and everything downstream takes."""
 
-import contextlib
 import hashlib
 import json
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,8 +10,6 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fewlabel import __version__
@@ -24,10 +20,11 @@ from fewlabel.backbones.featurizer import Featurizer
 from fewlabel.backbones.meta import without_weights
 from fewlabel.backbones.registry import create
 from fewlabel.backbones.scale import Scale
+from fewlabel.backbones.weights import hash_of_files, load_weights, save_weights
 from fewlabel.errors import UserError
-from fewlabel.files import atomic_path
+from fewlabel.files import atomic_directory
 
-__all__ = ["Encoder", "load_encoder", "save_encoder", "untrained"]
+__all__ = ["Encoder", "as_encoder", "load_encoder", "save_encoder", "untrained"]
 
 
 class Encoder(Featurizer):
@@ -38,12 +35,17 @@ class Encoder(Featurizer):
     `encoder.preprocess(images)`.
     """
 
-    def __init__(self, backbone: Backbone, config: EncoderConfig, directory: Path, digest: str) -> None:
+    def __init__(
+        self, backbone: Backbone, config: EncoderConfig, directory: Path | None, digest: str, *, trained: bool = True
+    ) -> None:
         super().__init__(backbone, config.mean, config.std)
         self.config = config
         self.directory = directory
+        """Where it was loaded from, if it was."""
         self.hash = digest
         """SHA-256 over `config.json` and `model.safetensors`: names these weights and their preprocessing."""
+        self.trained = trained
+        """Whether the weights have learned from images, or are as they were drawn."""
         self.eval()
 
     def train(self, mode: bool = True) -> "Encoder":
@@ -78,7 +80,41 @@ def save_encoder(
         UserError: `directory` holds something else, or the disk is full.
         ValueError, TypeError: mean, std or bits don't fit the backbone, or `provenance` is no JSON (as NaN).
     """
-    config = EncoderConfig(
+    config = _config_of(backbone, mean, std, bits, provenance)
+    text = json.dumps({"format": FORMAT, **config.as_json()}, indent=2, allow_nan=False) + "\n"
+    _refuse_foreign(directory)
+    with atomic_directory(directory) as temporary:
+        save_weights(temporary / WEIGHTS, backbone.body)
+        (temporary / CONFIG).write_text(text, encoding="utf-8")
+        parameters = sum(parameter.numel() for parameter in backbone.parameters())
+        (temporary / "README.md").write_text(model_card(config, parameters), encoding="utf-8")
+    return directory
+
+
+def as_encoder(
+    backbone: Backbone,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    bits: int,
+    provenance: dict[str, Any],
+    trained: bool,
+) -> Encoder:
+    """`backbone` as an encoder that was never written to disk; arguments as for `save_encoder`.
+
+    Its hash follows from the weights and the preprocessing.
+    """
+    config = _config_of(backbone, mean, std, bits, provenance)
+    digest = hashlib.sha256(json.dumps({**config.as_json(), "provenance": None}, sort_keys=True).encode())
+    for name, value in sorted(backbone.body.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return Encoder(backbone, config, None, digest.hexdigest(), trained=trained)
+
+
+def _config_of(
+    backbone: Backbone, mean: Sequence[float], std: Sequence[float], bits: int, provenance: dict[str, Any]
+) -> EncoderConfig:
+    return EncoderConfig(
         name=backbone.name,
         options=backbone.options,
         image_size=backbone.image_size,
@@ -92,25 +128,6 @@ def save_encoder(
         made_with={"fewlabel": __version__, "timm": timm.__version__, "torch": torch.__version__},
         provenance=provenance,
     )
-    text = json.dumps({"format": FORMAT, **config.as_json()}, indent=2, allow_nan=False) + "\n"
-    _refuse_foreign(directory)
-    # Copies: safetensors refuses tensors that share memory or lie in another order than their shape.
-    weights = {
-        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, value in backbone.body.state_dict().items()
-    }
-    with _set_aside(directory), atomic_path(directory) as temporary:
-        temporary.mkdir()
-        try:
-            save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
-        (temporary / CONFIG).write_text(text, encoding="utf-8")
-        # safetensors makes its file readable by its owner alone, whatever the umask.
-        (temporary / WEIGHTS).chmod((temporary / CONFIG).stat().st_mode)
-        parameters = sum(parameter.numel() for parameter in backbone.parameters())
-        (temporary / "README.md").write_text(model_card(config, parameters), encoding="utf-8")
-    return directory
 
 
 def _refuse_foreign(directory: Path) -> None:
@@ -123,26 +140,6 @@ def _refuse_foreign(directory: Path) -> None:
         raise UserError(f"{directory} exists already, so nothing was written there. {error}") from error
 
 
-@contextlib.contextmanager
-def _set_aside(directory: Path) -> Iterator[None]:
-    """Move what stands at `directory` out of the way of the block, and back if the block fails.
-
-    A kill in between loses nothing: the old one is then left as `.NAME.old`.
-    """
-    if not directory.exists():
-        yield
-        return
-    aside = directory.with_name(f".{directory.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    directory.replace(aside)
-    try:
-        yield
-    except BaseException:
-        aside.replace(directory)
-        raise
-    shutil.rmtree(aside)
-
-
 def load_encoder(directory: str | Path) -> Encoder:
     """Rebuild the encoder in `directory`, on the CPU. Nothing in it is ever unpickled or executed.
 
@@ -152,12 +149,7 @@ def load_encoder(directory: str | Path) -> Encoder:
     directory = Path(directory)
     config = read_config(directory)
     path = directory / WEIGHTS
-    try:
-        weights = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: the encoder is incomplete. Copy the whole directory again.") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}). Copy it again or pretrain anew.") from error
+    weights = load_weights(path, "encoder")
     build = partial(
         create,
         config.name,
@@ -179,11 +171,7 @@ def load_encoder(directory: str | Path) -> Encoder:
             f"{directory / CONFIG} states {config.num_features} features; {config.name} has "
             f"{backbone.num_features}. The file was changed: copy it again."
         )
-    digest = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS):
-        with (directory / name).open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return Encoder(backbone, config, directory, digest.hexdigest())
+    return Encoder(backbone, config, directory, hash_of_files(directory, (CONFIG, WEIGHTS)))
 
 
 def untrained(encoder: Encoder, seed: int) -> Encoder:
@@ -199,7 +187,7 @@ def untrained(encoder: Encoder, seed: int) -> Encoder:
             **config.options,
         )
     digest = hashlib.sha256(f"untrained {seed} {torch.__version__} {encoder.hash}".encode()).hexdigest()
-    return Encoder(backbone, config, encoder.directory, digest)
+    return Encoder(backbone, config, encoder.directory, digest, trained=False)
 
 
 def _check_weights(path: Path, config: EncoderConfig, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:

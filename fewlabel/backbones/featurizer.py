@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fewlabel.backbones.backbone import Backbone
-from fewlabel.backbones.pixels import Images, as_batch
+from fewlabel.backbones.pixels import Images, as_batch, match_channels
 
 __all__ = ["Featurizer"]
 
@@ -48,7 +48,15 @@ class Featurizer(nn.Module):
             UserError: pixels that can't be understood; the message says which and why.
         """
         pixels = as_batch(images, self.image_size, self.backbone.in_chans, self.mean_values.device)
-        return (pixels - self.mean_values) / self.std_values
+        return self.normalize(pixels)
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """`pixels` (B, C, h, w) float32, black 0 and white 1, with the backbone's channels and statistics.
+
+        Raises:
+            UserError: C channels can't be turned into the backbone's.
+        """
+        return (match_channels(pixels, self.backbone.in_chans) - self.mean_values) / self.std_values
 
     def forward(self, images: Images) -> Tensor:
         """Features (B, num_features) of `images`, as `preprocess` takes them."""

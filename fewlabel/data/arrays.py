@@ -28,10 +28,10 @@ def encode_png(image: npt.NDArray[Any]) -> bytes:
 
 def read_npz(path: Path) -> Origin:
     """Read a file in the format of MedMNIST v2 (Yang et al. 2023): images (N, H, W) or (N, H, W, 3), labels
-    (N, 1).
+    (N, 1), or (N, K) of 0 and 1 where an image has several (findings, as in ChestMNIST).
 
-    Images are uint8, or uint16 where greyscale, of any size; labels may be missing. Labels of several columns
-    (several findings an image, as in ChestMNIST) are left out with a message: there is no single class.
+    Images are uint8, or uint16 where greyscale, of any size; labels may be missing. Classes and labels are named by
+    their numbers, as the file has no other names.
     One array at a time is in memory beside the encoded images. Objects in the file are never unpickled.
 
     Raises:
@@ -53,40 +53,56 @@ def read_npz(path: Path) -> Origin:
 def _read(path: Path, arrays: Any) -> Origin:
     splits = [split for split in _SPLITS if f"{split}_images" in arrays]
     labels = {split: _labels(path, arrays, split) for split in splits if f"{split}_labels" in arrays}
-    known = [part for part in labels.values() if part is not None]
-    labelled = len(known) == len(splits)
-    if not labelled:
-        reason = "an image has several of them" if len(known) < len(labels) else "not every split has them"
-        if labels:
-            console.print(f"{path.name}: labels left out, as {reason}.", style="yellow", markup=False)
-    classes = np.unique(np.concatenate(known)) if labelled else np.empty(0)
+    if labels and len(labels) < len(splits):
+        console.print(f"{path.name}: labels left out, as not every split has them.", style="yellow", markup=False)
+        labels = {}
+    names: list[str] = []
+    if labels:
+        labels, names = _numbered(path, labels)
     parts = {}
     for split in splits:
         images = _images(path, arrays, split)
         encoded = [{"bytes": encode_png(image), "path": None} for image in images]
         ids = [f"{split}/{index:06d}" for index in range(len(encoded))]
-        if labelled:
-            part_labels = labels[split]
-            assert part_labels is not None
-            if len(part_labels) != len(encoded):
-                raise UserError(f"{path}: {len(encoded)} {split}_images but {len(part_labels)} {split}_labels.")
-            numbers = np.searchsorted(classes, part_labels).tolist()
-            parts[split] = make_part(encoded, ids, numbers, [str(name) for name in classes])
-        else:
-            parts[split] = make_part(encoded, ids)
+        if labels and len(labels[split]) != len(encoded):
+            raise UserError(f"{path}: {len(encoded)} {split}_images but {len(labels[split])} {split}_labels.")
+        parts[split] = make_part(encoded, ids, labels.get(split), names)
     return Origin(path.stem, parts, hints_of(path.stem))
 
 
-def _labels(path: Path, arrays: Any, split: str) -> npt.NDArray[Any] | None:
-    """Class numbers (N,), or None where an image has several labels."""
+def _labels(path: Path, arrays: Any, split: str) -> npt.NDArray[np.int64]:
+    """Class values (N,), or several labels (N, K)."""
     labels: npt.NDArray[Any] = arrays[f"{split}_labels"]
-    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim not in (1, 2):
+    if labels.dtype.kind not in "iub" or labels.ndim not in (1, 2):
         raise UserError(
-            f"{path}: {split}_labels is {labels.dtype} of shape {labels.shape}; expected whole numbers of shape (N, 1)."
+            f"{path}: {split}_labels is {labels.dtype} of shape {labels.shape}; expected whole numbers of shape "
+            "(N, 1), or 0 and 1 of shape (N, K) for K labels an image."
         )
-    if labels.ndim == 2 and labels.shape[1] != 1:
-        return None
-    return labels.reshape(-1)
+    labels = labels.astype(np.int64)
+    if labels.ndim == 1 or labels.shape[1] == 1:
+        return labels.reshape(-1)
+    strange = labels[(labels != 0) & (labels != 1)]
+    if len(strange):
+        raise UserError(
+            f"{path}: {split}_labels of shape {labels.shape} holds {strange[0]}; where an image has several labels "
+            "each is 0 (no) or 1 (yes)."
+        )
+    return labels
+
+
+def _numbered(
+    path: Path, labels: dict[str, npt.NDArray[np.int64]]
+) -> tuple[dict[str, npt.NDArray[np.int64]], list[str]]:
+    """Labels as a part has them, and the names of the classes or labels: the file has numbers alone."""
+    shapes = {split: part.shape[1:] for split, part in labels.items()}
+    if len(set(shapes.values())) > 1:
+        found = ", ".join(f"{shape[0] if shape else 1} in {split}" for split, shape in shapes.items())
+        raise UserError(f"{path}: the labels of an image are {found}; every split needs as many.")
+    first = next(iter(labels.values()))
+    if first.ndim == 2:
+        return labels, [str(place) for place in range(first.shape[1])]
+    classes = np.unique(np.concatenate(list(labels.values())))
+    return {split: np.searchsorted(classes, part) for split, part in labels.items()}, [str(name) for name in classes]
 
 
 def _images(path: Path, arrays: Any, split: str) -> npt.NDArray[Any]:

@@ -1,17 +1,19 @@
 """Which column of a table holds what, and tables brought into the form that every source has."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
 import datasets
 import pyarrow
 
-from fewlabel.console import console
 from fewlabel.data.config import SourceConfig
-from fewlabel.data.origin import column
+from fewlabel.data.labels import lists_classes, read_labels
+from fewlabel.data.origin import add_labels, column
 from fewlabel.errors import UserError
 
 __all__ = ["Columns", "find_columns", "standardise"]
@@ -36,8 +38,14 @@ class Columns:
     """Names of the columns with a meaning; None where a table has none."""
 
     image: str
-    label: str | None
+    labels: tuple[str, ...]
+    """None, one with a class, or one for each of several labels."""
     group: str | None
+
+    @property
+    def all(self) -> list[str]:
+        """Every name, the image's first."""
+        return [self.image, *self.labels, *([] if self.group is None else [self.group])]
 
 
 def find_columns(names: Sequence[str], features: datasets.Features | None, config: SourceConfig, where: str) -> Columns:
@@ -47,29 +55,56 @@ def find_columns(names: Sequence[str], features: datasets.Features | None, confi
         UserError: a named column is not there, or none holds images.
     """
 
-    def find(flag: str, asked: str | None, kind: type | None, usual: Sequence[str]) -> str | None:
+    def find(flag: str, asked: str | None, kinds: Sequence[Callable[[Any], bool]], usual: Sequence[str]) -> str | None:
         if asked is not None:
-            if asked not in names:
-                raise UserError(f"{flag} {asked!r} is no column of {where}; it has {', '.join(names)}.")
-            return asked
-        if kind is not None and features is not None:
-            typed = [name for name in names if isinstance(features[name], kind)]
+            return _checked(flag, asked, names, where)
+        for is_kind in kinds:
+            typed = [name for name in names if features is not None and is_kind(features[name])]
             if len(typed) == 1:
                 return typed[0]
+            if typed:
+                break
         by_lower_case = {name.lower(): name for name in reversed(names)}
         return next((by_lower_case[name] for name in usual if name in by_lower_case), None)
 
-    image = find("--image-column", config.image_column, datasets.Image, _IMAGE_NAMES)
+    image = find("--image-column", config.image_column, [_is_image], _IMAGE_NAMES)
     if image is None:
         raise UserError(
             f"No column of {where} is known to hold images; it has {', '.join(names)}. "
             "Name the right one with --image-column."
         )
-    return Columns(
-        image,
-        find("--label-column", config.label_column, datasets.ClassLabel, _LABEL_NAMES),
-        find("--group-column", config.group_column, None, _GROUP_NAMES),
-    )
+    asked = config.label_column
+    if asked is not None and asked not in names and "," in asked:
+        labels = _several(asked, names, where)
+    else:
+        found = find("--label-column", asked, [_is_class, lists_classes], _LABEL_NAMES)
+        labels = () if found is None else (found,)
+    return Columns(image, labels, find("--group-column", config.group_column, [], _GROUP_NAMES))
+
+
+def _is_image(kind: Any) -> bool:
+    return isinstance(kind, datasets.Image)
+
+
+def _is_class(kind: Any) -> bool:
+    return isinstance(kind, datasets.ClassLabel)
+
+
+def _checked(flag: str, asked: str, names: Sequence[str], where: str) -> str:
+    if asked not in names:
+        near = get_close_matches(asked, names, n=3)
+        hint = f"did you mean {' or '.join(near)}? It" if near else "it"
+        raise UserError(f"{flag} {asked!r} is no column of {where}; {hint} has {', '.join(names)}.")
+    return asked
+
+
+def _several(asked: str, names: Sequence[str], where: str) -> tuple[str, ...]:
+    """The columns of several labels, from their names with commas between."""
+    labels = [_checked("--label-column", name.strip(), names, where) for name in asked.split(",")]
+    (most, count), *_ = Counter(labels).most_common(1)
+    if count > 1:
+        raise UserError(f"--label-column {asked!r} names {most!r} {count} times; name each label's column once.")
+    return tuple(labels)
 
 
 def standardise(
@@ -79,24 +114,23 @@ def standardise(
 
     The image column may hold paths (relative ones count from `base`), encoded bytes, or structs of both as
     the hub has them. The id is the path relative to `base`, or the part's name and the row's number for
-    bytes. Classes are ClassLabel's, or the sorted values of a column of text or whole numbers; an empty cell
-    is an image without label.
+    bytes. For the labels see `read_labels`.
 
     Raises:
         UserError: the image column holds something else, or labels are no classes.
     """
-    labels, names = _labels(parts, columns.label, where)
-    return {
-        name: _standard_part(name, part, columns, labels.get(name), names, where, base) for name, part in parts.items()
-    }
+    labels = read_labels(parts, columns.labels, where)
+    standard = {}
+    for name, part in parts.items():
+        images = _standard_part(name, part, columns, where, base)
+        standard[name] = images if labels is None else add_labels(images, labels.by_part[name], labels.names)
+    return standard
 
 
 def _standard_part(
     name: str,
     part: datasets.Dataset,
     columns: Columns,
-    labels: list[int] | None,
-    classes: list[str],
     where: str,
     base: Path | None,
 ) -> datasets.Dataset:
@@ -124,40 +158,7 @@ def _standard_part(
             "Name another with --image-column."
         ) from error
     images = images.add_column("id", ids, feature=datasets.Value("string"))
-    if labels is not None:
-        images = images.add_column("label", labels, feature=datasets.ClassLabel(names=classes))
     if groups is not None:
         written_groups = [None if group is None else str(group) for group in groups]
         images = images.add_column("group", written_groups, feature=datasets.Value("string"))
     return images
-
-
-def _labels(
-    parts: dict[str, datasets.Dataset], label: str | None, where: str
-) -> tuple[dict[str, list[int]], list[str]]:
-    """Class numbers by part, and the classes' names; empty where there are no labels."""
-    if label is None:
-        return {}, []
-    values = {name: column(part, label) for name, part in parts.items()}
-    feature = next(iter(parts.values())).features[label]
-    if isinstance(feature, datasets.ClassLabel):
-        return {name: [-1 if v is None else v for v in part] for name, part in values.items()}, list(feature.names)
-    present = {value for part in values.values() for value in _hashable(part) if value is not None}
-    if not present or any(isinstance(value, tuple) for value in present):
-        reason = "an image has several of them" if present else "it is empty"
-        console.print(f"{where}: column {label!r} is left out as labels, as {reason}.", style="yellow", markup=False)
-        return {}, []
-    if all(isinstance(value, float) and value.is_integer() for value in present):
-        present = {int(value) for value in present}
-    if not (all(isinstance(value, str) for value in present) or all(isinstance(value, int) for value in present)):
-        raise UserError(
-            f"Column {label!r} of {where} holds {type(next(iter(present))).__name__} values; classes are "
-            "text or whole numbers. Name another with --label-column."
-        )
-    classes = sorted(present)
-    number = {value: index for index, value in enumerate(classes)} | {None: -1}
-    return {name: [number[v] for v in part] for name, part in values.items()}, [str(value) for value in classes]
-
-
-def _hashable(values: Iterable[Any]) -> Iterable[Any]:
-    return (tuple(value) if isinstance(value, list) else value for value in values)

@@ -23,7 +23,8 @@ class SourceConfig:
     image_column: str | None = None
     """Column of a table or hub set with image paths or encoded images. Default: guessed."""
     label_column: str | None = None
-    """Column with the class. Default: guessed."""
+    """Column with the class, or several with commas between (a,b,c): each a label of its own that an image may have
+    (1, true, yes), or not (0, false, no), or of which nothing is known (empty). Default: guessed."""
     group_column: str | None = None
     """Column with what must stay within one split, e.g. the patient. Default: guessed."""
     group_pattern: str | None = None

@@ -23,7 +23,7 @@ def read_digits() -> Origin:
             WHOLE: make_part(
                 [{"bytes": encode_png(image), "path": None} for image in images],
                 [f"digits/{index:06d}" for index in range(len(images))],
-                digits.target.tolist(),
+                digits.target.astype(np.int64),
                 [str(name) for name in digits.target_names],
             )
         },

@@ -5,6 +5,8 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from fewlabel.console import console
 from fewlabel.data.decode import ENDINGS
 from fewlabel.data.names import hints_of
@@ -95,7 +97,7 @@ def read_folder(root: Path, found: Found) -> Origin:
         split: make_part(
             [{"bytes": None, "path": str(root.absolute() / member.path)} for member in members],
             [str(member.path) for member in members],
-            [number[label] for label in classes[split]] if names else None,
+            np.array([number[label] for label in classes[split]], dtype=np.int64) if names else None,
             names,
         )
         for split, members in splits.items()

@@ -154,8 +154,7 @@ def _shrunk(streams: Any, repository: str, subset: str | None, revision: str | N
         columns = find_columns(names, stream.features, config, f"hf:{repository}")
         features = None
         if stream.features is not None:
-            wanted = [name for name in (columns.image, columns.label, columns.group) if name is not None]
-            features = datasets.Features({name: stream.features[name] for name in wanted})
+            features = datasets.Features({name: stream.features[name] for name in columns.all})
             features[columns.image] = datasets.Image()
         console.print(f"hf:{repository}: streaming {key}, keeping copies of {config.streaming_side} px.")
         kept[key] = datasets.Dataset.from_generator(
@@ -176,8 +175,7 @@ def _shrunk(streams: Any, repository: str, subset: str | None, revision: str | N
 def _shrunk_rows(
     repository: str, subset: str | None, revision: str | None, key: str, columns: Columns, side: int
 ) -> Iterator[dict[str, Any]]:
-    wanted = [name for name in (columns.image, columns.label, columns.group) if name is not None]
-    stream = fetch(repository, subset, revision, True)[key].select_columns(wanted)
+    stream = fetch(repository, subset, revision, True)[key].select_columns(columns.all)
     for row in stream.cast_column(columns.image, datasets.Image(decode=False)):
         image = row[columns.image]
         encoded = image["bytes"]

@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import datasets
+import numpy as np
+import numpy.typing as npt
+import pyarrow
 
 from fewlabel.errors import UserError
 
-__all__ = ["WHOLE", "BadImage", "Hints", "Origin", "column", "make_part", "split_of"]
+__all__ = ["WHOLE", "BadImage", "Hints", "Origin", "add_labels", "column", "labels_of", "make_part", "split_of"]
 
 WHOLE: Final = "whole"
 """Name of the only part of a source that brings no splits."""
@@ -49,7 +52,8 @@ class Origin:
 
     `parts` maps "train", "val" and "test" as far as the source has them, or "whole" alone, to datasets with
     the columns `image` (Image), `id` (string) and, in all parts or in none, `label` (ClassLabel, -1 for an
-    image without one) and `group` (string, None for an image without one).
+    image without one; or of several labels an image a struct with a ClassLabel "no", "yes" of the name of each,
+    -1 where unknown) and `group` (string, None for an image without one).
     """
 
     name: str
@@ -70,20 +74,46 @@ def column(part: datasets.Dataset, name: str) -> list[Any]:
     return list(part.select_columns([name])[:][name])
 
 
+def labels_of(part: datasets.Dataset) -> npt.NDArray[np.int64] | None:
+    """Class numbers (N,), -1 for none; of several labels an image (N, K), 1 for yes, 0 for no and -1 for unknown."""
+    if "label" not in part.column_names:
+        return None
+    feature, values = part.features["label"], column(part, "label")
+    if isinstance(feature, datasets.ClassLabel):
+        return np.array(values, dtype=np.int64)
+    return np.array([[value[name] for name in feature] for value in values], dtype=np.int64)
+
+
+def add_labels(part: datasets.Dataset, labels: npt.NDArray[np.int64], names: Sequence[str]) -> datasets.Dataset:
+    """`part` with a column `label` of what `labels_of` gives back.
+
+    Raises:
+        UserError: the names can't be those of classes.
+    """
+    try:
+        if labels.ndim == 1:
+            values = pyarrow.array(labels)
+            feature: Any = datasets.ClassLabel(names=list(names))
+        else:
+            if len(set(names)) < len(names):
+                raise ValueError("two labels have one name")
+            values = pyarrow.StructArray.from_arrays([pyarrow.array(column) for column in labels.T], list(names))
+            feature = {name: datasets.ClassLabel(names=["no", "yes"]) for name in names}
+        schema = datasets.Features({"label": feature}).arrow_schema
+    except ValueError as error:
+        raise UserError(f"The classes {list(names)[:10]} can't be used: {error}.") from error
+    added = datasets.Dataset(pyarrow.table([values], schema=schema))
+    return datasets.concatenate_datasets([part, added], axis=1)
+
+
 def make_part(
     images: Sequence[dict[str, Any]],
     ids: Sequence[str],
-    labels: Sequence[int] | None = None,
+    labels: npt.NDArray[np.int64] | None = None,
     names: Sequence[str] = (),
 ) -> datasets.Dataset:
-    """A part from `images` (each {"bytes", "path"}, one of them None), `ids` and, where known, class
-    numbers."""
-    values: dict[str, Any] = {"image": list(images), "id": list(ids)}
-    features: dict[str, Any] = {"image": datasets.Image(), "id": datasets.Value("string")}
-    if labels is not None:
-        values["label"] = [int(label) for label in labels]
-        features["label"] = datasets.ClassLabel(names=list(names))
-    try:
-        return datasets.Dataset.from_dict(values, features=datasets.Features(features))
-    except ValueError as error:
-        raise UserError(f"The classes {list(names)[:10]} can't be used: {error}.") from error
+    """A part from `images` (each {"bytes", "path"}, one of them None), `ids` and, where known, labels as
+    `labels_of` gives them."""
+    features = datasets.Features({"image": datasets.Image(), "id": datasets.Value("string")})
+    part = datasets.Dataset.from_dict({"image": list(images), "id": list(ids)}, features=features)
+    return part if labels is None else add_labels(part, labels, names)

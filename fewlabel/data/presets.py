@@ -1,6 +1,6 @@
 """View presets: which changes leave an image of one field the same thing, as plain figures (no torch)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal
 
@@ -59,6 +59,20 @@ class ViewPreset:
     small_image_strength: float = 1.0
     """Strength of the colour distortion under the small-image rule."""
 
+    def mild(self) -> "ViewPreset":
+        """The same changes half as large, and colour dropped and images blurred half as often.
+
+        For training with labels: what must stay the same thing for a person need not be hard to recognise. Mirrors
+        and quarter turns have no degrees, so they stay.
+        """
+        return replace(
+            self,
+            min_area=1 - (1 - self.min_area) / 2,
+            **{name: getattr(self, name) / 2 for name in _DEGREES},
+        )
+
+
+_DEGREES = ("rotation", "shear", "shift", "brightness", "contrast", "saturation", "hue", "greyscale", "blur")
 
 _ALL = (
     ViewPreset(

@@ -17,9 +17,9 @@ from fewlabel.data.digits import read_digits
 from fewlabel.data.folder import find_images, read_folder
 from fewlabel.data.hub import read_home, read_hub, read_local_copy
 from fewlabel.data.names import CLASSICS
-from fewlabel.data.origin import WHOLE, BadImage, Hints, Origin, column
+from fewlabel.data.origin import WHOLE, BadImage, Hints, Origin, column, labels_of
 from fewlabel.data.scan import Seen, available_cores, scan
-from fewlabel.data.splits import divide
+from fewlabel.data.splits import divide, strata_of
 from fewlabel.data.table import TABLE_ENDINGS, read_table
 from fewlabel.errors import UserError
 
@@ -29,9 +29,10 @@ __all__ = ["Source", "check_bad_share", "load", "require_labels"]
 class Source(datasets.DatasetDict):  # type: ignore[misc]
     """Images in splits "train", "val" and "test", each sorted by id.
 
-    Columns: `image` (Image), `id` (string), and where known `label` (ClassLabel, -1 for an image without one)
-    and `group` (string, None for an image that is its own group). "val" and "test" are always there, unless
-    the source has none and their share was set to 0.
+    Columns: `image` (Image), `id` (string), and where known `label` and `group` (string, None for an image that is
+    its own group). `label` is a ClassLabel, -1 for an image without one; where an image may have several labels it is
+    a struct with a ClassLabel "no", "yes" of the name of each, -1 where unknown. "val" and "test" are always there,
+    unless the source has none and their share was set to 0.
     """
 
     name: str
@@ -53,16 +54,27 @@ class Source(datasets.DatasetDict):  # type: ignore[misc]
 
     @property
     def class_names(self) -> list[str] | None:
-        """Names of the classes in the order of their numbers; None without labels."""
-        features = self["train"].features
-        return list(features["label"].names) if "label" in features else None
+        """Names of the classes in the order of their numbers, or of the labels; None without any."""
+        feature = self["train"].features.get("label")
+        if feature is None:
+            return None
+        return list(feature) if self.multi_label else list(feature.names)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels, each yes or no."""
+        return isinstance(self["train"].features.get("label"), dict)
 
 
-def load(source: str | SourceConfig) -> Source:
+def load(source: str | SourceConfig, *, least: int = 2) -> Source:
     """Find, look at and divide the images that `source` names; see `SourceConfig.data` for what it may be.
 
     Every image is opened once to hash it and read its header. What can't be read is named in `Source.bad` and
     left out. An existing path comes before a classic set of the same name.
+
+    Args:
+        source: see above.
+        least: images that train must have; 2 to learn from, 1 to say something of.
 
     Raises:
         UserError: there is nothing of that name, too few images, too many bad ones, or a contradiction.
@@ -82,17 +94,22 @@ def load(source: str | SourceConfig) -> Source:
     check_bad_share(bad, sum(map(len, looks.values())), config.max_bad_share, origin.name)
     if config.group_pattern is not None:
         parts = {name: _grouped(part, config.group_pattern, origin.name) for name, part in parts.items()}
-    return _divided(origin, parts, seen, bad, config)
+    return _divided(origin, parts, seen, bad, config, least)
 
 
 def require_labels(source: Source) -> list[str]:
-    """The class names of a source whose training images have labels, at least in part.
+    """The names of the classes or labels of a source whose training images have some, at least in part.
 
     Raises:
-        UserError: there are no labels, or fewer than two classes.
+        UserError: there are no labels, or fewer than two classes, or of several labels none that is both yes and no.
     """
-    names = source.class_names
-    present = set(column(source["train"], "label")) - {-1} if names is not None else set()
+    names, labels = source.class_names, labels_of(source["train"])
+    if source.multi_label and labels is not None and not any({0, 1} <= set(label.tolist()) for label in labels.T):
+        raise UserError(
+            f"On the training images of {source.name}, none of the labels {', '.join(names or ())} is yes on some and "
+            "no on others, so there is nothing to tell apart. Give more images, or other columns with --label-column."
+        )
+    present = set(labels.flat) - {-1} if labels is not None else set()
     if names is None or len(present) < 2:
         reason = "are all of one class" if present else "have no labels"
         raise UserError(
@@ -192,19 +209,24 @@ def _divided(
     seen: dict[str, list[Seen]],
     bad: list[BadImage],
     config: SourceConfig,
+    least: int,
 ) -> Source:
     base = WHOLE if WHOLE in parts else "train"
     shares = {"test": config.test_share, "val": config.val_share}
     missing = {name: share for name, share in shares.items() if name not in parts and share > 0}
     part = parts.pop(base)
-    optional = {name: column(part, name) for name in ("label", "group") if name in part.column_names}
-    rows = divide(column(part, "id"), optional.get("label"), optional.get("group"), missing, config.split_seed)
+    groups = column(part, "group") if "group" in part.column_names else None
+    labels = labels_of(part)
+    if labels is not None and labels.ndim == 2:
+        labels = strata_of(labels, groups)
+    classes = None if labels is None else labels.tolist()
+    rows = divide(column(part, "id"), classes, groups, missing, config.split_seed)
     looks = seen.pop(base)
     for name, indices in rows.items():
         parts[name] = part.select(indices)
         seen[name] = [looks[index] for index in indices]
     source = Source({name: parts[name] for name in ("train", "val", "test") if name in parts})
-    _check_sizes(source, origin.name, "group" in optional, list(missing))
+    _check_sizes(source, origin.name, groups is not None, list(missing), least)
     headers = [look.header for looks in seen.values() for look in looks if look.header is not None]
     source.name, source.hints, source.revision, source.bad = origin.name, origin.hints, origin.revision, bad
     source.channels = max(header.channels for header in headers)
@@ -215,9 +237,9 @@ def _divided(
     return source
 
 
-def _check_sizes(source: Source, name: str, grouped: bool, made: list[str]) -> None:
+def _check_sizes(source: Source, name: str, grouped: bool, made: list[str], least: int) -> None:
     sizes = {split: len(part) for split, part in source.items()}
-    if sizes["train"] >= 2 and all(sizes.values()):
+    if sizes["train"] >= least and all(sizes.values()):
         return
     total = sum(sizes.values())
     if grouped and total > len(sizes):
@@ -236,12 +258,21 @@ def _fingerprint(source: Source, seen: dict[str, list[Seen]]) -> str:
     names = source.class_names
     for split, part in source.items():
         ids = column(part, "id")
-        labels: Sequence[Any] = column(part, "label") if names is not None else [-1] * len(ids)
+        labels = _written_labels(part, names)
         groups = column(part, "group") if "group" in part.column_names else [None] * len(ids)
         for identity, label, group, look in zip(ids, labels, groups, seen[split], strict=True):
-            written = names[label] if names is not None and label >= 0 else None
-            whole.update(repr((split, identity, written, group, look.digest.hex())).encode())
+            whole.update(repr((split, identity, label, group, look.digest.hex())).encode())
     return whole.hexdigest()
+
+
+def _written_labels(part: datasets.Dataset, names: list[str] | None) -> Sequence[Any]:
+    """For each image what does not depend on the order of the classes or labels."""
+    labels = labels_of(part)
+    if labels is None or names is None:
+        return [None] * len(part)
+    if labels.ndim == 1:
+        return [names[label] if label >= 0 else None for label in labels]
+    return [sorted(zip(names, row, strict=True)) for row in labels.tolist()]
 
 
 def _warn_of_leaks(source: Source, seen: dict[str, list[Seen]]) -> None:

@@ -5,7 +5,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["divide"]
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["divide", "strata_of"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,29 @@ def divide(
             units.remove(smallest)
     train = [index for units in strata.values() for unit in units for index in unit.members]
     return {name: sorted(members) for name, members in (taken | {"train": train}).items()}
+
+
+def strata_of(labels: npt.NDArray[np.int64], groups: Sequence[str | None] | None = None) -> npt.NDArray[np.int64]:
+    """One number for each image of several labels, to divide by: its rarest label, for that has the least to spare.
+
+    Args:
+        labels: (N, K) of 1, 0 and -1 (unknown).
+        groups: as for `divide`; an image has the labels of all images of its group here.
+
+    Returns:
+        (N,): 0 to K - 1, K for an image of which no label is known to be yes, -1 where none is known at all.
+    """
+    if groups is not None:
+        names = [("image", str(place)) if group is None else ("group", group) for place, group in enumerate(groups)]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        group_of = np.array([numbers[name] for name in names])
+        united = np.full((len(numbers), labels.shape[1]), -1)
+        np.maximum.at(united, group_of, labels)
+        labels = united[group_of]
+    positive, count = labels == 1, labels.shape[1]
+    ranks = np.argsort(np.argsort(positive.sum(axis=0), kind="stable"))
+    rarest = np.where(positive, ranks, count).argmin(axis=1)
+    return np.where(positive.any(axis=1), rarest, np.where((labels >= 0).any(axis=1), count, -1))
 
 
 def _units(

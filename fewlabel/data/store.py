@@ -15,7 +15,7 @@ from fewlabel.console import track
 from fewlabel.data.cache import CacheEntry, Record
 from fewlabel.data.config import SourceConfig
 from fewlabel.data.decode import Pixels
-from fewlabel.data.origin import BadImage, column
+from fewlabel.data.origin import BadImage, column, labels_of
 from fewlabel.data.scan import available_cores
 from fewlabel.data.source import Source, check_bad_share
 from fewlabel.data.squares import SquareReader
@@ -51,7 +51,8 @@ class ImageStore:
 
     ids: list[str]
     labels: Tensor | None
-    """(N,) int64 class numbers, -1 for an image without label; None where the source has no labels."""
+    """(N,) int64 class numbers, -1 for an image without label; of several labels an image (N, K), 1 for yes, 0 for no
+    and -1 for unknown; None where the source has no labels."""
     groups: list[str] | None
     """A group for each image, its id where it has none; None where the source has no groups."""
     aspect: Tensor
@@ -66,9 +67,8 @@ class ImageStore:
         rows = np.array(record.rows, dtype=np.int64)
         kept = part.select(rows)
         self.ids = column(kept, "id")
-        self.labels = None
-        if "label" in part.column_names:
-            self.labels = torch.tensor(column(kept, "label"), dtype=torch.int64)
+        labels = labels_of(kept)
+        self.labels = None if labels is None else torch.from_numpy(labels)
         self.groups = None
         if "group" in part.column_names:
             groups = column(kept, "group")
@@ -82,6 +82,14 @@ class ImageStore:
     def __len__(self) -> int:
         """Images in the store."""
         return len(self.ids)
+
+    @property
+    def labelled(self) -> Tensor:
+        """(n,) int64: sorted positions of the images of which a label is known."""
+        if self.labels is None:
+            return torch.empty(0, dtype=torch.int64)
+        known = self.labels >= 0
+        return (known if known.ndim == 1 else known.any(dim=1)).nonzero().flatten()
 
     def batch(self, indices: Tensor) -> ImageBatch:
         """The images at `indices` (B,) int64, in that order; safe to call from several threads.

@@ -88,10 +88,14 @@ class TwoViews:
         Raises:
             ValueError: the pixels have another type, or another number of channels than `mean` and `std`.
         """
-        count, channels = pixels.shape[:2]
-        aspect = aspect.to(pixels.device, torch.float32).repeat(2)
-        views = self.apply(pixels, aspect, self.draw(aspect, channels, generator))
+        count = len(pixels)
+        views = self.one(pixels, aspect.repeat(2), generator)
         return views[:count], views[count:]
+
+    def one(self, pixels: Tensor, aspect: Tensor, generator: torch.Generator) -> Tensor:
+        """One view `(N, C, image_size, image_size)` for each entry of `aspect` (N,); see `apply` and `__call__`."""
+        aspect = aspect.to(pixels.device, torch.float32)
+        return self.apply(pixels, aspect, self.draw(aspect, pixels.shape[1], generator))
 
     def draw(self, aspect: Tensor, channels: int, generator: torch.Generator) -> ViewParameters:
         """Draw the parameters of one view for each entry of `aspect` (N,)."""

@@ -1,19 +1,14 @@
 """`fewlabel pretrain`: from a source of images to an encoder on disk, without labels."""
 
-import json
-import shlex
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewlabel.backbones.config import BackboneConfig
-from fewlabel.console import as_typed, console
+from fewlabel.console import console
 from fewlabel.data.config import SourceConfig, ViewsConfig
 from fewlabel.errors import UserError
-from fewlabel.pipelines.configuration import as_dict
+from fewlabel.pipelines.resumable import recorded, run_training
 from fewlabel.ssl.config import SimCLRConfig
 from fewlabel.tracking.config import RunConfig
 from fewlabel.training.config import TrainingConfig
@@ -23,14 +18,9 @@ if TYPE_CHECKING:
 
     from fewlabel.backbones.backbone import Backbone
     from fewlabel.data.source import Source
-    from fewlabel.data.store import ImageStore
-    from fewlabel.tracking.run import Run
     from fewlabel.training.schedule import Plan
 
 COMMAND = "pretrain"
-
-FREE = ("source.data", "source.workers", "source.cache_dir")
-"""Options that a resumed run may have others of: the source's fingerprint says whether its images are the same."""
 
 KNN_WHILE_TRAINING = {"most_bank": 5_000, "most_queries": 2_000}
 KNN_AT_THE_END = {"most_bank": 50_000, "most_queries": 20_000}
@@ -56,42 +46,22 @@ class Config:
 
 def run(config: Config) -> int:
     """Run the command; its exit status."""
-    from fewlabel.training.processes import choose_precision, launched, make_accelerator, run_processes
+    return run_training(config, _check, _pretrain)
 
-    if (config.training.processes or 1) > 1 and not launched():
-        return run_processes(sys.argv[1:], config.training.processes or 1)
 
+def _check(config: Config) -> Config:
+    """Refuse what takes no look at the images; the configuration with the backbone's options as they are read."""
     from fewlabel.backbones.options import as_texts
     from fewlabel.backbones.registry import check, options_from
     from fewlabel.backbones.scale import Scale
     from fewlabel.data.presets import resolve_preset
 
-    # What takes no look at the images is refused before that look.
     name, scale = config.backbone.backbone, Scale.of(config.backbone)
     options = options_from(name, config.backbone.backbone_option)
     if config.backbone.image_size is not None:
         check(name, image_size=config.backbone.image_size, scale=scale, **options)
     resolve_preset(config.views.views, None, channels=1)
-    precision = choose_precision(config.training.precision)
-    accelerator = make_accelerator(config.training, precision)
-    config = replace(
-        config,
-        backbone=replace(config.backbone, backbone_option=as_texts(options)),
-        training=replace(config.training, precision=precision, processes=accelerator.num_processes),
-    )
-
-    from fewlabel.training.loop import Interrupted
-
-    status = 0
-    try:
-        result = _pretrain(config, accelerator)
-        if accelerator.is_main_process and config.json:
-            print(json.dumps(result, indent=2))
-    except Interrupted as stop:
-        status = 128 + stop.number
-    # Not after an error: the other processes would report the end of their group before the error itself is told.
-    accelerator.end_training()
-    return status
+    return replace(config, backbone=replace(config.backbone, backbone_option=as_texts(options)))
 
 
 def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
@@ -141,7 +111,14 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
             split: open_split(source, split, stored_side(image_size, source.median_side), config.source)
             for split in source
         }
-    loader = Loader(stores["train"], batch_size // world, seed=seed, rank=accelerator.process_index, world=world)
+    loader = Loader(
+        stores["train"],
+        batch_size // world,
+        seed=seed,
+        rank=accelerator.process_index,
+        world=world,
+        partners=config.simclr.positives == "group",
+    )
     plan = plan_steps(training, loader.steps_per_epoch, source.hints.epochs)
     mean, std = mean_and_std(stores["train"], seed)
     views = TwoViews(config.views.views, image_size, mean, std, config.views.strength)
@@ -173,7 +150,8 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
         console.print(f"Step {step:,} of {plan.total_steps:,}: {shown}", highlight=False, soft_wrap=True)
         return figures
 
-    with _recorded(config, source, stores, accelerator) as record:
+    slug = f"{config.backbone.backbone}-{source.name}"
+    with recorded(COMMAND, config, source, stores, accelerator, slug=slug, parents={}) as record:
         checkpoint = latest_checkpoint(record.checkpoints) if config.resume else None
         record.rewind(checkpoint.step if checkpoint else -1)
         if accelerator.is_main_process:
@@ -254,79 +232,6 @@ def _derive(config: Config, source: "Source") -> Config:
         views=replace(config.views, views=resolve_preset(config.views.views, source.hints.views, source.channels)),
         training=replace(training, batch_size=batch_size, epochs=epochs),
     )
-
-
-@contextmanager
-def _recorded(
-    config: Config, source: "Source", stores: "Mapping[str, ImageStore]", accelerator: "Accelerator"
-) -> Iterator["Run"]:
-    """The run's record on the main process, a silent one on the others; closed as what ended the block says."""
-    from accelerate.utils import broadcast_object_list
-
-    from fewlabel.tracking.run import NullRun
-    from fewlabel.training.loop import Interrupted
-
-    shared: list[Any] = [None, None]
-    if accelerator.is_main_process:
-        record = _resumed(config, source) if config.resume else _created(config, source, stores)
-        shared = [record.directory, record.record]
-    broadcast_object_list(shared)
-    if not accelerator.is_main_process:
-        record = NullRun(*shared)
-    with record:
-        try:
-            yield record
-        except (Interrupted, KeyboardInterrupt) as stop:
-            # A stop is no failure, and all that went before the last checkpoint is kept.
-            reason = str(stop) or "stopped at once"
-            record.close("interrupted", reason)
-            console.print(f"{reason[:1].upper()}{reason[1:]}. Go on with:", highlight=False)
-            command = f"  {as_typed()} pretrain --resume {shlex.quote(str(record.directory))}"
-            console.print(command, style="bold", soft_wrap=True, markup=False, highlight=False)
-            raise
-
-
-def _created(config: Config, source: "Source", stores: "Mapping[str, ImageStore]") -> "Run":
-    from fewlabel.tracking.run import Run
-
-    # Some damage shows in an image's header, some only in its pixels.
-    bad = [*source.bad, *(bad for store in stores.values() for bad in store.bad)]
-
-    return Run.create(
-        COMMAND,
-        as_dict(_repeatable(config)),
-        out=config.run.out,
-        slug=f"{config.backbone.backbone}-{source.name}",
-        parents={"source": f"{source.name}@{source.fingerprint}"},
-        source={
-            "name": source.name,
-            "data": config.source.data,
-            "fingerprint": source.fingerprint,
-            "images": {split: len(store) for split, store in stores.items()},
-            "bad_images": [{"id": image.id, "reason": image.reason} for image in bad],
-        },
-        project=config.run.project,
-    )
-
-
-def _resumed(config: Config, source: "Source") -> "Run":
-    from fewlabel.tracking.run import Run
-
-    assert config.resume is not None
-    record = Run.resume(config.resume, command=COMMAND)
-    record.require_config(as_dict(_repeatable(config)), free=FREE)
-    if record.record["source"]["fingerprint"] != source.fingerprint:
-        record.close("interrupted")
-        raise UserError(
-            f"The images of {config.source.data} are not those that {config.resume} began with. "
-            "Put them back as they were, or begin a new run without --resume."
-        )
-    return record
-
-
-def _repeatable(config: Config) -> Config:
-    """What `--config` takes over: all but the place of this run and how it was called."""
-    return replace(config, run=replace(config.run, out=None), resume=None, config=None, json=False)
 
 
 def _last_figures(history: list[dict[str, Any]], plan: "Plan") -> dict[str, float]:

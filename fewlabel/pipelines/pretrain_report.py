@@ -32,11 +32,12 @@ def announce(
 ) -> None:
     """Print what the run in `directory` derived from the options and the source."""
     training, classes = config.training, len(source.class_names or ())
+    kind = "labels, of which an image may have several" if source.multi_label else "classes"
     sizes = ", ".join(f"{len(store):,} {split}" for split, store in stores.items())
     depth = f"{source.channels} channel{'s' * (source.channels > 1)} of {source.bits} bits"
     steps = f"{plan.total_steps:,} of {training.batch_size} images, {plan.steps_per_epoch:,} an epoch"
     rows = {
-        "source": f"{source.name}: {sizes}; {classes or 'no'} classes; {depth}",
+        "source": f"{source.name}: {sizes}; {classes or 'no'} {kind}; {depth}",
         "fingerprint": source.fingerprint[:16],
         "backbone": f"{backbone.name}{_scaled(backbone)}: {count_parameters(backbone):,} parameters, "
         f"{backbone.num_features} features",
@@ -69,7 +70,7 @@ def conclude(result: Mapping[str, Any], directory: Path, in_wandb: bool) -> None
             )
     else:
         figures = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in metrics.items())
-        _print(f"No labels to judge by; of the representation itself: {figures}.")
+        _print(f"No classes to judge by; of the representation itself: {figures}.")
     _print(f"Encoder: {result['encoder']}")
     _print(f"Run:     {directory}")
     if in_wandb:

@@ -1,6 +1,7 @@
 """What a user can say about SimCLR; importing this loads no torch."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fewlabel.errors import UserError
 
@@ -17,6 +18,9 @@ class SimCLRConfig:
         UserError: a value out of its range.
     """
 
+    positives: Literal["image", "group"] = "image"
+    """What the two views show: one image, or two images of one group (of one patient, say; --group-column or
+    --group-pattern), where a group has several."""
     temperature: float = 0.1
     """Divides the cosine similarities, from 0.01 to 10: the lower, the more the most similar images count."""
     projection_dim: int = 128

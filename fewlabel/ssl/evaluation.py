@@ -28,14 +28,13 @@ def knn_on(
 ) -> Interval | None:
     """kNN accuracy of labelled `queries` by the labelled images of `bank`; None where either has no labels.
 
+    None too where an image has several labels: there is no one answer whose accuracy could be told.
     Of larger splits a fixed random part is taken, the same for a seed.
     """
     chosen, labels = [], []
     for number, (store, most) in enumerate(((bank, most_bank), (queries, most_queries))):
-        if store.labels is None:
-            return None
-        labelled = (store.labels >= 0).nonzero().flatten()
-        if len(labelled) == 0:
+        labelled = store.labelled
+        if store.labels is None or store.labels.ndim == 2 or len(labelled) == 0:
             return None
         order = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(2 * seed + number))
         indices = labelled[order[:most].sort().values]

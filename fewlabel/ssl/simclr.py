@@ -1,13 +1,13 @@
 """SimCLR: two views of each image must find each other among those of all other images of the batch."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewlabel.ssl.config import SimCLRConfig
 from fewlabel.ssl.nt_xent import nt_xent
+from fewlabel.training.task import Task
 
 if TYPE_CHECKING:
     from fewlabel.backbones.backbone import Backbone
@@ -15,17 +15,24 @@ if TYPE_CHECKING:
 
 __all__ = ["SimCLR", "Views"]
 
-Views = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
-"""Pixels `(B, C, S, S)`, aspect ratios `(B,)` and a generator to two views `(B, C, H, W)`: a `TwoViews`."""
+
+class Views(Protocol):
+    """What makes views of pixels `(B, C, S, S)` with aspect ratios `(B,)`: a `TwoViews`."""
+
+    def __call__(self, pixels: Tensor, aspect: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Two views `(B, C, H, W)` of each image."""
+
+    def one(self, pixels: Tensor, aspect: Tensor, generator: torch.Generator) -> Tensor:
+        """One view `(B, C, H, W)` of each image."""
 
 
-class SimCLR(nn.Module):
+class SimCLR(Task):
     """A backbone with a projection head, trained by NT-Xent on two views of each image.
 
     Args:
         backbone: `(B, C, H, W)` to `(B, num_features)`; put into channels-last format where that suits it.
         views: what makes two views of a batch.
-        config: temperature and projection head.
+        config: temperature, projection head and what counts as positive.
 
     Attributes:
         backbone: what is kept after training.
@@ -34,6 +41,8 @@ class SimCLR(nn.Module):
     Source: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,
     arXiv 2002.05709, algorithm 1.
     """
+
+    views_per_image = 2
 
     def __init__(self, backbone: "Backbone", views: Views, config: SimCLRConfig) -> None:
         super().__init__()
@@ -53,24 +62,34 @@ class SimCLR(nn.Module):
         )
         self.views = views
         self.temperature = config.temperature
+        self.positives = config.positives
 
     def forward(self, batch: "ImageBatch", generator: torch.Generator) -> dict[str, Tensor]:
         """The loss of a batch of N images.
 
         Args:
-            batch: raw pixels and aspect ratios, on the module's device.
+            batch: raw pixels and aspect ratios, on the module's device. Where positives are of one group, 2N
+                images, the partner of image i at N + i (see `Loader`); their first and second views are one of each.
             generator: of the same device; where the views' random numbers come from.
 
         Returns:
             `loss`: a scalar of float32, over all processes' images (see `nt_xent`).
         """
-        return {"loss": nt_xent(*self.project(batch, generator), self.temperature)}
+        if self.positives == "image":
+            return {"loss": nt_xent(*self.project(batch, generator), self.temperature)}
+        with torch.no_grad(), torch.autocast(batch.pixels.device.type, enabled=False):
+            views = self.views.one(batch.pixels, batch.aspect, generator)
+        return {"loss": nt_xent(*self._embed(views), self.temperature)}
 
     def project(self, batch: "ImageBatch", generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The projections of two views of each image, `(N, projection_dim)` each: what the loss compares."""
         device = batch.pixels.device.type
         with torch.no_grad(), torch.autocast(device, enabled=False):
             views = torch.cat(self.views(batch.pixels, batch.aspect, generator))
-        # Both views in one pass, so that they share the batch statistics.
+        return self._embed(views)
+
+    def _embed(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        """The projections of the first and of the second half of `views`."""
+        # Both in one pass, so that they share the batch statistics.
         first, second = self.head(self.backbone(views)).chunk(2)
         return first, second

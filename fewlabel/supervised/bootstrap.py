@@ -10,7 +10,18 @@ from fewlabel.errors import UserError
 from fewlabel.supervised.metrics import Predictions
 from fewlabel.training.features import Interval
 
-__all__ = ["figures_with_intervals", "interval", "paired_difference", "resamples"]
+__all__ = [
+    "Replicates",
+    "difference",
+    "figures_with_intervals",
+    "interval",
+    "paired_difference",
+    "replicates",
+    "resamples",
+]
+
+Replicates = tuple[float, NDArray[np.float64]]
+"""A figure's mean over draws, and its `(count,)` bootstrap values."""
 
 _REDRAWS: Final = 20
 
@@ -23,13 +34,14 @@ def resamples(
     Images of one group (a patient) resemble one another, so that drawing them one by one gives intervals that
     are too narrow (Davison and Hinkley 1997, section 3.8).
 
-    A resample that lacks a class is drawn again, up to 20 times; after that it is taken as it is, as it happens
-    where many classes have a single image or group, and its figures are those of the classes that it has.
+    A resample that lacks a class, or a yes or no of a label, is drawn again, up to 20 times; after that it is taken as
+    it is, as it happens where many classes have a single image or group, and its figures are those of the classes
+    that it has.
 
     Args:
         number: of images, N.
         groups: the group of each image, or None where each stands for itself.
-        labels: `(N,)` int.
+        labels: `(N,)` int, or `(N, K)` of several labels an image, below 0 where unknown.
         count: of resamples.
         seed: the same one gives the same resamples, so that methods can be compared on them.
 
@@ -46,12 +58,12 @@ def resamples(
             f"All {number} test images are of one group ({groups[0]}), so nothing is known about how the figures "
             "vary between groups. Test on images of several groups, or leave the groups out if they mean nothing."
         )
-    classes, class_of = np.unique(labels, return_inverse=True)
+    rows, classes, class_of = _classes_of(labels)
     generator = np.random.default_rng(seed)
     for _ in range(count):
         for _ in range(1 + _REDRAWS):
             times = np.bincount(generator.integers(units, size=units), minlength=units)[group_of]
-            if np.bincount(class_of, times, len(classes)).all():
+            if np.bincount(class_of, times[rows], classes).all():
                 break
         yield np.repeat(np.arange(number), times)
 
@@ -85,8 +97,8 @@ def figures_with_intervals(
         UserError: the test images are all of one class or one group.
         ValueError: the draws' labels differ.
     """
-    replicates = _replicates(draws, groups, count, seed)
-    return {name: interval(values, mean) for name, (mean, values) in replicates.items()}
+    found = replicates(draws, groups, count, seed)
+    return {name: interval(values, mean) for name, (mean, values) in found.items()}
 
 
 def paired_difference(
@@ -115,14 +127,20 @@ def paired_difference(
         ValueError: the labels of `a` and `b` differ.
     """
     _check_labels([*a, *b])
-    (mean_a, values_a), (mean_b, values_b) = (_replicates(draws, groups, count, seed)[metric] for draws in (a, b))
+    of_a, of_b = (replicates(draws, groups, count, seed) for draws in (a, b))
+    return difference(of_a[metric], of_b[metric])
+
+
+def difference(a: Replicates, b: Replicates) -> Interval:
+    """By how much a figure is above another of the same images and seed, with its interval; see `paired_difference`."""
+    (mean_a, values_a), (mean_b, values_b) = a, b
     return interval(values_a - values_b, mean_a - mean_b)
 
 
-def _replicates(
-    draws: Sequence[Predictions], groups: Sequence[str] | None, count: int, seed: int
-) -> dict[str, tuple[float, NDArray[np.float64]]]:
-    """By figure: its mean over draws, and its `(count,)` bootstrap values."""
+def replicates(
+    draws: Sequence[Predictions], groups: Sequence[str] | None, count: int = 1000, seed: int = 0
+) -> dict[str, Replicates]:
+    """By figure: its mean over draws, and its bootstrap values; arguments as for `figures_with_intervals`."""
     _check_labels(draws)
     labels = draws[0].labels
     means = [draw.figures() for draw in draws]
@@ -136,6 +154,19 @@ def _replicates(
         name: (float(np.mean([mean[name] for mean in means])), np.array([value[name] for value in values]))
         for name in means[0]
     }
+
+
+def _classes_of(labels: NDArray[Any]) -> tuple[Any, int, NDArray[np.intp]]:
+    """What a resample should hold one of each: images, the number of classes, and the class of each of the images.
+
+    An image of several labels stands once for each that is known, which makes a class if yes and one if no.
+    """
+    if labels.ndim == 1:
+        values, class_of = np.unique(labels, return_inverse=True)
+        return slice(None), len(values), class_of
+    rows, columns = (labels >= 0).nonzero()
+    values, class_of = np.unique(2 * columns + labels[rows, columns], return_inverse=True)
+    return rows, len(values), class_of
 
 
 def _check_labels(draws: Sequence[Predictions]) -> None:

@@ -1,7 +1,7 @@
-"""What frozen features are worth with few labels: probe and kNN on every subset, with intervals."""
+"""What is learned from few labels: linear probe and kNN of frozen features, and any method's figures with intervals."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from fewlabel.console import track
-from fewlabel.supervised.bootstrap import figures_with_intervals, paired_difference
+from fewlabel.supervised.answers import Answer
+from fewlabel.supervised.bootstrap import Replicates, difference, interval, replicates
 from fewlabel.supervised.config import ProbeConfig
-from fewlabel.supervised.linear_probe import choose_penalty, fit_probe
+from fewlabel.supervised.linear_probe import Penalty, choose_penalty, fit_probe
 from fewlabel.supervised.metrics import Predictions, best_threshold
 from fewlabel.supervised.subsets import Subset
 from fewlabel.training.features import knn_probabilities
-
-__all__ = ["Amount", "Curve", "Part", "amounts_of", "evaluate", "figures_of", "gains_of"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Part:
     features: Tensor
     """(N, D) float32."""
     labels: Tensor
-    """(N,) int64, none below 0."""
+    """(N,) int64, none below 0; or of several labels an image, (N, K) of 1 (yes), 0 (no) and -1 (unknown)."""
     groups: list[str] | None
 
     def at(self, places: Tensor) -> "Part":
@@ -40,8 +39,15 @@ class Part:
 Amount = list[Subset]
 """The draws of one amount of labels."""
 
+Answers = dict[str, list[list[Answer]]]
+"""A method -> by amount, then by draw, what it says."""
+
 Curve = dict[str, list[list[Predictions]]]
-"""A method -> by amount, then by draw, what it says of the test images."""
+"""The same, judged by the labels of the test images."""
+
+
+Resampled = dict[str, list[tuple[int, dict[str, Replicates]]]]
+"""A method -> by amount, its number of draws and its figures' bootstrap replicates."""
 
 
 def amounts_of(subsets: Sequence[Subset]) -> list[Amount]:
@@ -49,102 +55,138 @@ def amounts_of(subsets: Sequence[Subset]) -> list[Amount]:
     return [list(draws) for _, draws in groupby(subsets, key=lambda subset: (subset.fraction, subset.shots))]
 
 
-def evaluate(
-    parts: Mapping[str, Part],
-    amounts: Sequence[Amount],
-    classes: int,
-    probe: ProbeConfig,
-    *,
-    suffix: str = "",
-    ordinal: bool,
-    seed: int,
-) -> Curve:
-    """Linear probe and kNN (k = 20) of one encoder's features, trained on each subset of `parts["train"]`.
+def answers_of(
+    parts: Mapping[str, Part], few: Tensor, classes: int, probe: ProbeConfig, *, seed: int
+) -> dict[str, Answer]:
+    """Linear probe and kNN (k = 20) of frozen features, trained on a few of the training images.
 
-    The probe's penalty is chosen within the subset alone; where the subset is all labels there are, by the labels of
-    "val", if any. With two classes the threshold for sensitivity and specificity comes from "val".
+    The probe's penalty is chosen within these alone; where they are all that have labels, by the labels of "val", if
+    any.
 
     Args:
         parts: "train", "test" and perhaps "val".
-        amounts: subsets of the training images.
-        classes: K.
+        few: (n,) int64 places in `parts["train"]`.
+        classes: K, of classes or of labels.
         probe: options.
-        suffix: of the methods' names, which are "probe" and "knn".
-        ordinal: whether the order of the classes means something.
         seed: of the folds.
 
+    Returns:
+        "probe", with its penalty and what that was chosen by, and "knn".
+
     Raises:
-        UserError: a subset or the test images have labels of one class alone, or a feature is not finite.
+        UserError: the few images have labels of one class alone, or a feature is not finite.
     """
-    train, test, val = parts["train"], parts["test"], parts.get("val")
-    curve: Curve = {f"{method}{suffix}": [[] for _ in amounts] for method in ("probe", "knn")}
-    jobs = [(place, subset) for place, draws in enumerate(amounts) for subset in draws]
-    for place, subset in track(jobs, f"Probing{suffix.replace('_', ' ')}", total=len(jobs)):
-        few = train.at(subset.indices)
-        whole = val is not None and len(few.ids) == len(train.ids)
-        penalty = probe.penalty or choose_penalty(
-            few.features,
-            few.labels,
-            few.groups,
+    val, known = parts.get("val"), parts["train"].at(few)
+    whole = val is not None and len(few) == len(parts["train"].ids)
+    if probe.penalty is not None:
+        penalty = Penalty(probe.penalty, "given")
+    else:
+        penalty = choose_penalty(
+            known.features,
+            known.labels,
+            known.groups,
             class_weights=probe.class_weights,
             validation=(val.features, val.labels) if whole and val is not None else None,
             seed=seed,
         )
-        fitted = fit_probe(few.features, few.labels, classes, penalty=penalty, class_weights=probe.class_weights)
-        asked = {name: part.features for name, part in parts.items() if name != "train"}
-        said = {
-            "probe": {name: fitted.probabilities(features) for name, features in asked.items()},
-            "knn": {
-                name: knn_probabilities(few.features, few.labels, features, classes) for name, features in asked.items()
-            },
-        }
-        for method, probabilities in said.items():
-            threshold = None
-            if classes == 2 and val is not None and len(torch.unique(val.labels)) == 2:
-                threshold = best_threshold(probabilities["val"][:, 1].numpy(), val.labels.numpy())
-            curve[f"{method}{suffix}"][place].append(
-                Predictions(probabilities["test"].numpy(), test.labels.numpy(), threshold=threshold, ordinal=ordinal)
-            )
-    return curve
+    fitted = fit_probe(known.features, known.labels, classes, penalty=penalty.value, class_weights=probe.class_weights)
+    asked = {name: part.features for name, part in parts.items() if name != "train"}
+    probed = {name: fitted.probabilities(features) for name, features in asked.items()}
+    voted = {
+        name: knn_probabilities(known.features, known.labels, features, classes) for name, features in asked.items()
+    }
+    return {
+        "probe": Answer(probed["test"], probed.get("val"), penalty._asdict()),
+        "knn": Answer(voted["test"], voted.get("val"), {}),
+    }
 
 
-def figures_of(curve: Curve, amounts: Sequence[Amount], groups: list[str] | None, seed: int) -> list[dict[str, Any]]:
-    """A row for each method and amount: what was asked for, the labels used, the draws, and each figure's interval.
+def judge(answers: Answers, test: Part, val: Part | None, *, ordinal: bool) -> Curve:
+    """What the methods say, by the labels of the test images.
+
+    With two classes the threshold for sensitivity and specificity comes from the validation images.
 
     Args:
-        curve: as `evaluate` returns it, of any number of encoders.
-        amounts: what it was evaluated on.
+        answers: of any methods. Their rows are those of `test` and `val`.
+        test: the labelled test images.
+        val: the labelled validation images.
+        ordinal: whether the order of the classes means something.
+
+    Raises:
+        UserError: the test images have labels of one class alone.
+    """
+    return {
+        method: [[_judged(answer, test, val, ordinal) for answer in draws] for draws in by_amount]
+        for method, by_amount in answers.items()
+    }
+
+
+def without(answers: Answers, dropped: Collection[str], test: Part) -> tuple[Answers, Part]:
+    """`answers` and `test` without the test images of the ids `dropped`."""
+    kept = torch.tensor([place for place, image in enumerate(test.ids) if image not in dropped], dtype=torch.int64)
+    fewer = {
+        method: [[replace(answer, test=answer.test[kept]) for answer in draws] for draws in by_amount]
+        for method, by_amount in answers.items()
+    }
+    return fewer, test.at(kept)
+
+
+def _judged(answer: Answer, test: Part, val: Part | None, ordinal: bool) -> Predictions:
+    threshold = None
+    has_two_classes = answer.test.shape[1] == 2 and test.labels.ndim == 1
+    if has_two_classes and val is not None and answer.val is not None and len(torch.unique(val.labels)) == 2:
+        threshold = best_threshold(answer.val[:, 1].numpy(), val.labels.numpy())
+    return Predictions(answer.test.numpy(), test.labels.numpy(), threshold=threshold, ordinal=ordinal)
+
+
+def resample(curve: Curve, groups: Sequence[str] | None, seed: int) -> Resampled:
+    """Every figure of every method and amount in 1,000 bootstrap replicates, the same for all (see `replicates`).
+
+    Args:
+        curve: of any methods.
         groups: of the test images.
         seed: of the bootstrap.
     """
-    jobs = [(method, place) for method in curve for place in range(len(amounts))]
-    rows = []
-    for method, place in track(jobs, "Intervals", total=len(jobs)):
-        figures = figures_with_intervals(curve[method][place], groups, seed=seed)
-        rows.append(
-            {
-                "method": method,
-                **_asked(amounts[place]),
-                **{name: asdict(interval) for name, interval in figures.items()},
-            }
-        )
-    return rows
+    jobs = [(method, draws) for method, by_amount in curve.items() for draws in by_amount]
+    found: Resampled = {method: [] for method in curve}
+    for method, draws in track(jobs, "Intervals", total=len(jobs)):
+        found[method].append((len(draws), replicates(draws, groups, seed=seed)))
+    return found
 
 
-def gains_of(
-    curve: Curve, better: str, worse: str, amounts: Sequence[Amount], groups: list[str] | None, seed: int
-) -> list[dict[str, Any]]:
+def figures_of(resampled: Resampled, amounts: Sequence[Amount]) -> list[dict[str, Any]]:
+    """A row for each method and amount: what was asked for, the labels used, the draws, and each figure's interval."""
+    return [
+        {
+            "method": method,
+            **_asked(amounts[place]),
+            "draws": draws,
+            **{name: asdict(interval(values, mean)) for name, (mean, values) in found.items()},
+        }
+        for method, by_amount in resampled.items()
+        for place, (draws, found) in enumerate(by_amount)
+    ]
+
+
+def gains_of(resampled: Resampled, better: str, worse: str, amounts: Sequence[Amount]) -> list[dict[str, Any]]:
     """For each amount by how much AUROC and accuracy of method `better` lie above those of `worse`, paired."""
     return [
         {
             "method": f"{better} - {worse}",
             **_asked(draws),
-            **{
-                metric: asdict(paired_difference(curve[better][place], curve[worse][place], metric, groups, seed=seed))
-                for metric in ("auroc", "accuracy")
-            },
+            **{metric: asdict(difference(mine[metric], other[metric])) for metric in ("auroc", "accuracy")},
         }
-        for place, draws in enumerate(amounts)
+        for draws, (_, mine), (_, other) in zip(amounts, resampled[better], resampled[worse], strict=True)
+    ]
+
+
+def penalties_of(answers: Answers, amounts: Sequence[Amount]) -> list[dict[str, Any]]:
+    """A row for each linear probe and amount: the penalty of each draw's fit, and what it was chosen by."""
+    return [
+        {"method": method, **_asked(draws), "penalties": [dict(answer.about) for answer in of_draws]}
+        for method, of_amounts in answers.items()
+        if method.startswith("probe")
+        for draws, of_draws in zip(amounts, of_amounts, strict=True)
     ]
 
 

@@ -1,15 +1,15 @@
 """Figures of a classifier on labelled images: how often it is right, how well it ranks, how far to trust it."""
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewlabel.errors import UserError
+from fewlabel.supervised.class_figures import ClassFigures
+from fewlabel.supervised.label_figures import LabelFigures
 
 __all__ = ["Predictions", "best_threshold", "figures"]
-
-_CALIBRATION_BINS: Final = 15
 
 
 class Predictions:
@@ -19,15 +19,22 @@ class Predictions:
     after one sort, because a bootstrap asks for them a thousand times.
 
     Args:
-        probabilities: `(N, K)` float, a row for each image, K at least 2.
-        labels: `(N,)` int, 0 to K - 1.
+        probabilities: `(N, K)` float, a row for each image: of K classes, at least 2, or of a yes to each of K labels.
+        labels: `(N,)` int, 0 to K - 1; or of several labels an image, `(N, K)` of 1 (yes), 0 (no) and -1 (unknown).
         threshold: with two classes, the probability from which an image counts as class 1 for sensitivity and
             specificity, which are left out if it is None; chosen on other images, by `best_threshold`.
         ordinal: whether the order of the classes means something.
 
+    Attributes:
+        probabilities: as given, float64.
+        labels: as given, int64.
+        threshold: as given.
+        ordinal: as given.
+        multi_label: whether an image has several labels.
+
     Raises:
         UserError: a probability is NaN or infinite.
-        ValueError: shapes or labels are not as above, or there is a threshold with more than two classes.
+        ValueError: shapes or labels are not as above, or there is a threshold or an order with anything but classes.
     """
 
     def __init__(
@@ -35,31 +42,36 @@ class Predictions:
     ) -> None:
         probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.int64)
         number, classes = probabilities.shape
-        if labels.shape != (number,) or classes < 2 or not np.isin(labels, np.arange(classes)).all():
+        self.multi_label = labels.ndim == 2
+        if self.multi_label:
+            if labels.shape != probabilities.shape or not np.isin(labels, (-1, 0, 1)).all():
+                raise ValueError(f"expected labels {probabilities.shape} of 1, 0 and -1")
+        elif labels.shape != (number,) or classes < 2 or not np.isin(labels, np.arange(classes)).all():
             raise ValueError(f"expected {number} labels within 0 to {classes - 1}, and two classes at least")
-        if threshold is not None and classes != 2:
-            raise ValueError(f"a threshold is for two classes, not {classes}")
+        if threshold is not None and (classes != 2 or self.multi_label):
+            raise ValueError(f"a threshold is for two classes, not {classes}{' labels' if self.multi_label else ''}")
+        if ordinal and self.multi_label:
+            raise ValueError("classes have an order, labels that an image has several of do not")
         bad = number - int(np.isfinite(probabilities).all(axis=1).sum())
         if bad:
             raise UserError(
                 f"The classifier gives {bad} of {number} images a probability that is NaN or infinite. "
                 "Its weights are spoilt: train it again with a lower learning rate."
             )
-        self.labels = labels
-        self._ordinal, self._classes = ordinal, classes
-        self._predicted = probabilities.argmax(axis=1)
-        self._correct = (self._predicted == labels).astype(np.float64)
-        top = probabilities.max(axis=1)
-        self._bins = np.digitize(top, np.linspace(0, 1, _CALIBRATION_BINS + 1)[1:-1], right=True)
-        self._overconfidence = top - self._correct
-        self._decided = None if threshold is None else ((probabilities[:, 1] >= threshold) == labels).astype(np.float64)
-        ranked = [1] if classes == 2 else range(classes)
-        self._rankings = {k: _ranking(probabilities, labels, k) for k in ranked}
+        self.probabilities, self.labels = probabilities, labels
+        self.threshold, self.ordinal = threshold, ordinal
+        self._prepared = (
+            LabelFigures(probabilities, labels)
+            if self.multi_label
+            else ClassFigures(probabilities, labels, threshold, ordinal)
+        )
 
     def figures(self, counts: NDArray[np.float64] | None = None) -> dict[str, float]:
         """The figures where image i counts `counts[i]` times, a whole number; once each without `counts`.
 
         Returns:
+            Of classes:
+
             accuracy: the share of images whose most probable class is right.
             balanced_accuracy: the mean of the classes' recalls, over the classes with images.
             auroc: of class 1 where there are two classes; else the mean over one class against the rest.
@@ -71,44 +83,30 @@ class Predictions:
 
             A class without images is left out of `auroc` and `auprc`. None is ever NaN.
 
-        Raises:
-            UserError: the images are of fewer than two classes.
-        """
-        if counts is None:
-            counts = np.ones(len(self.labels))
-        support = np.bincount(self.labels, counts, self._classes)
-        present = support > 0
-        if present.sum() < 2:
-            raise UserError(
-                f"The {counts.sum():.0f} images to evaluate on are all of one class; figures need two classes at "
-                "least. Add images of another class, or give the split a larger share."
-            )
-        total = support.sum()
-        correct = np.bincount(self.labels, counts * self._correct, self._classes)
-        predicted = np.bincount(self._predicted, counts, self._classes)
-        known = support + predicted > 0
-        gaps = np.bincount(self._bins, counts * self._overconfidence)
-        areas = [_areas(ranking, counts) for k, ranking in self._rankings.items() if present[k]]
-        found = {
-            "accuracy": correct.sum() / total,
-            "balanced_accuracy": (correct[present] / support[present]).mean(),
-            "auroc": np.mean([auroc for auroc, _ in areas]),
-            "auprc": np.mean([auprc for _, auprc in areas]),
-            "f1": (2 * correct[known] / (support + predicted)[known]).mean(),
-            "ece": np.abs(gaps).sum() / total,
-        }
-        if self._ordinal:
-            found["kappa_quadratic"] = self._kappa(counts, support / total, predicted / total)
-        if self._decided is not None:
-            specificity, sensitivity = np.bincount(self.labels, counts * self._decided, 2) / support
-            found |= {"sensitivity": sensitivity, "specificity": specificity}
-        return {name: float(value) for name, value in found.items()}
+            Of several labels an image, where a yes is a probability above 0.5:
 
-    def _kappa(self, counts: NDArray[np.float64], labelled: NDArray[np.float64], predicted: NDArray[np.float64]) -> Any:
-        grades = np.arange(self._classes)
-        observed = counts @ (self.labels - self._predicted) ** 2 / counts.sum()
-        expected = labelled @ np.subtract.outer(grades, grades) ** 2 @ predicted
-        return 1 - observed / expected
+            accuracy: the mean of the labels' accuracies, as MedMNIST v2 has it (Yang et al. 2023).
+            exact_match: the share of images of which every known label is right (subset accuracy).
+            auroc, auprc, f1: the means of the labels' AUROC, average precision and F1 of yes.
+            ece: as above, over all decisions on a label, with the probability of what was decided.
+
+            An unknown label counts nowhere. One that is always yes or always no is left out of `auroc`, `auprc`
+            and `f1`.
+
+        Raises:
+            UserError: the images are of fewer than two classes, or no label is both yes and no.
+        """
+        return self._prepared.figures(np.ones(len(self.labels)) if counts is None else counts)
+
+    def auroc_of_labels(self) -> list[float | None]:
+        """The AUROC of each label; None for one that is always yes, always no or unknown.
+
+        Raises:
+            ValueError: an image has one class, and not several labels.
+        """
+        if not isinstance(self._prepared, LabelFigures):
+            raise ValueError("these are predictions of one class an image")
+        return [None if area is None else area[0] for area in self._prepared.areas(np.ones(len(self.labels)))]
 
 
 def figures(
@@ -143,24 +141,3 @@ def best_threshold(probabilities: NDArray[Any], labels: NDArray[Any]) -> float:
     false, true, thresholds = roc_curve(labels, probabilities, pos_label=1)
     # The curve starts with a threshold of infinity; rounding makes equals equal.
     return float(thresholds[1:][np.argmax(np.round(true - false, 12)[1:])])
-
-
-def _ranking(probabilities: NDArray[np.float64], labels: NDArray[np.int64], k: int) -> tuple[NDArray[np.intp], int]:
-    """Each image's rank by its probability of class k, 0 for the highest, ties alike, in two runs of one numbering.
-
-    The images of other classes have the numbers 0 to M - 1, those of class k the numbers M to 2M - 1, where M is
-    the number of ranks, so that one `bincount` counts both at each rank.
-    """
-    values, ranks = np.unique(-probabilities[:, k], return_inverse=True)
-    return ranks + len(values) * (labels == k), len(values)
-
-
-def _areas(ranking: tuple[NDArray[np.intp], int], counts: NDArray[np.float64]) -> tuple[float, float]:
-    """The areas under the ROC curve and under the precision-recall curve (average precision) of a class."""
-    ranks, number = ranking
-    negatives, positives = np.bincount(ranks, counts, 2 * number).reshape(2, number)
-    found = positives.cumsum()
-    seen = found + negatives.cumsum()
-    above = found - positives / 2
-    precision = found / np.maximum(seen, 1)
-    return float(negatives @ above / (found[-1] * (seen[-1] - found[-1]))), float(positives @ precision / found[-1])

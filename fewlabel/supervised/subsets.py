@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -13,7 +14,10 @@ from torch import Tensor
 
 from fewlabel.errors import UserError
 
-__all__ = ["Subset", "fractions_of", "shots_of"]
+__all__ = ["LEAST_VALIDATION", "Subset", "fractions_of", "shots_of", "validation_subset"]
+
+LEAST_VALIDATION: Final = 20
+"""Validation labels from which training may be stopped by them: the log loss of fewer says little."""
 
 _CHOICES: Final = 5
 """Groups that a class chooses from. More come nearer to what is asked for, and make the draws more alike."""
@@ -46,13 +50,15 @@ def fractions_of(
     The share, in whole images, is divided among the classes by the method of Webster and Sainte-Laguë after each
     has got one; so a small share of many classes holds more than asked for. Each class then takes groups as long
     as they bring it nearer to its part: of the next five in a random order the one that suits all classes best,
-    for a patient's images may be many, and of several classes. The order is that of a hash of seed, draw and
-    name: a subset depends on neither the order of the images nor the machine, nor on which other fractions are
-    asked for.
+    for a patient's images may be many, and of several classes. An image of several labels likewise counts for each
+    of them, and images that have none of the labels are a class of their own. The order is that of a hash of seed,
+    draw and name: a subset depends on neither the order of the images nor the machine, nor on which other fractions
+    are asked for.
 
     Args:
         ids: unique names.
-        labels: (N,) int64 class numbers, -1 for an image without label, which is never drawn.
+        labels: (N,) int64 class numbers, -1 for an image without label, which is never drawn; or of several labels
+            an image, (N, K) of 1 (yes), 0 (no) and -1 (unknown), where one of which none is known is never drawn.
         groups: a name for each image, or None where each is its own group. The labelled images of a group are
             drawn together or not at all.
         fractions: above 0, at most 1.
@@ -103,6 +109,23 @@ def shots_of(
     ]
 
 
+def validation_subset(
+    ids: Sequence[str], labels: Tensor | None, groups: Sequence[str] | None, share: float, seed: int
+) -> Tensor | None:
+    """The validation images whose labels may be used where only a `share` of the training labels is.
+
+    Whoever has few labels to learn from has few to stop by. All arguments are as for `fractions_of`.
+
+    Returns:
+        (n,) int64 positions; None where they would be fewer than `LEAST_VALIDATION`, or all of one class.
+    """
+    try:
+        found = fractions_of(ids, labels, groups, [share], 1, seed)[0].indices
+    except UserError:
+        return None
+    return found if len(found) >= LEAST_VALIDATION else None
+
+
 @dataclass(frozen=True)
 class _Group:
     """Labelled images that stay together: a group's, or a single one."""
@@ -135,10 +158,8 @@ class _Pool:
     """The turns that the class has before."""
 
     def __init__(self, ids: Sequence[str], labels: Tensor | None, groups: Sequence[str] | None) -> None:
-        known = (
-            {index: label for index, label in enumerate(labels.tolist()) if label >= 0} if labels is not None else {}
-        )
-        self.sizes = Counter(known.values())
+        known = _classes_of(labels) if labels is not None else {}
+        self.sizes = Counter(chain.from_iterable(known.values()))
         if len(self.sizes) < 2:
             raise UserError(
                 f"{len(known)} of {len(ids)} images have a label, and they are of {len(self.sizes)} classes; at least "
@@ -152,9 +173,11 @@ class _Pool:
         for index in known:
             members[ids[index] if groups is None else groups[index]].append(index)
         self._groups = [
-            _Group(name, indices, dict(Counter(known[index] for index in indices))) for name, indices in members.items()
+            _Group(name, indices, dict(Counter(chain.from_iterable(known[index] for index in indices))))
+            for name, indices in members.items()
         ]
-        self._choices = 1 if len(members) == len(known) else _CHOICES
+        alike = all(sum(group.counts.values()) == 1 for group in self._groups)
+        self._choices = 1 if alike else _CHOICES
 
     def orders(self, due: NDArray[np.float64], draws: int, seed: int) -> list[_Order]:
         """The order of each draw; a turn comes the earlier, the lower its `due`."""
@@ -199,6 +222,19 @@ class _Pool:
                 images += best.members
             reached.append(len(images))
         return _Order(np.array(images), np.array(reached))
+
+
+def _classes_of(labels: Tensor) -> dict[int, list[int]]:
+    """The classes that each labelled image counts for: its own; or each label that it has, K where it has none."""
+    rows = enumerate(labels.tolist())
+    if labels.ndim == 1:
+        return {index: [label] for index, label in rows if label >= 0}
+    none = labels.shape[1]
+    return {
+        index: [label for label, value in enumerate(row) if value == 1] or [none]
+        for index, row in rows
+        if max(row) >= 0
+    }
 
 
 def _key(salt: str, name: str) -> bytes:

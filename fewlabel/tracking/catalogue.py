@@ -12,7 +12,7 @@ from rich.markup import escape
 from fewlabel.console import console
 from fewlabel.tracking.lock import is_locked
 
-__all__ = ["MainFigure", "RunRecord", "list_runs", "newest_encoder"]
+__all__ = ["MainFigure", "RunRecord", "list_runs", "newest_classifier", "newest_encoder"]
 
 _MAIN_FIGURES = ("accuracy", "knn_accuracy")
 
@@ -67,10 +67,19 @@ def list_runs(root: Path) -> list[RunRecord]:
 
 def newest_encoder(root: Path) -> Path | None:
     """The encoder directory of the newest finished run in `root` that has one."""
+    return _newest(root, "encoder")
+
+
+def newest_classifier(root: Path) -> Path | None:
+    """The classifier directory of the newest finished run in `root` that has one."""
+    return _newest(root, "classifier")
+
+
+def _newest(root: Path, folder: str) -> Path | None:
     for record in reversed(list_runs(root)):
-        encoder = record.directory / "encoder"
-        if record.status == "finished" and (encoder / "config.json").is_file():
-            return encoder
+        found = record.directory / folder
+        if record.status == "finished" and (found / "config.json").is_file():
+            return found
     return None
 
 
@@ -79,17 +88,20 @@ def _read(directory: Path) -> RunRecord:
     created = datetime.fromisoformat(record["created"])
     if created.tzinfo is None:
         raise ValueError("a time without its zone")
-    status, metrics = _status(directory), {}
+    status, config = _status(directory), record["config"]
+    result: dict[str, Any] = {"metrics": {}}
     if status == "finished":
-        metrics = json.loads((directory / "result.json").read_text(encoding="utf-8"))["metrics"]
+        result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+    # What begins with an encoder has its network, and not the one that its own options would make.
+    chosen = config.get("backbone") if config.get("encoder", "scratch") == "scratch" else None
     return RunRecord(
         directory=directory,
         command=str(record["command"]),
         created=created,
         status=status,
         source=_name(record["source"], "name"),
-        backbone=_name(record["config"].get("backbone"), "backbone"),
-        figure=_main_figure(metrics),
+        backbone=_name(result.get("backbone", chosen), "backbone"),
+        figure=_main_figure(result["metrics"]),
         parents={str(role): str(parent) for role, parent in record["parents"].items()},
     )
 

@@ -3,7 +3,7 @@
 import secrets
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -193,6 +193,11 @@ class Run:
         return self.directory / "encoder"
 
     @property
+    def classifier(self) -> Path:
+        """Where the classifier goes, if the command makes one."""
+        return self.directory / "classifier"
+
+    @property
     def wandb_directory(self) -> Path | None:
         """What `wandb sync` and `wandb leet run` take; None where W&B is off."""
         return self._wandb.run_directory
@@ -211,6 +216,14 @@ class Run:
     def log_image(self, name: str, path: Path, step: int) -> None:
         """Show the picture in the file `path` in W&B at `step`."""
         self._wandb.log_image(name, path, step)
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Show a table in W&B under `name`."""
+        self._wandb.log_table(name, columns, jsonable(rows))
+
+    def log_input(self, name: str, kind: str, directory: Path) -> None:
+        """Record the files in `directory` in W&B as something this run read; name and kind as its maker gave them."""
+        self._wandb.log_input(name, kind, directory)
 
     def log_artifact(self, name: str, kind: str, directory: Path, metadata: Mapping[str, Any]) -> None:
         """Record the files in `directory` in W&B as something this run made, e.g. of kind "encoder".
@@ -311,6 +324,12 @@ class NullRun(Run):
         """Do nothing."""
 
     def log_image(self, name: str, path: Path, step: int) -> None:
+        """Do nothing."""
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Do nothing."""
+
+    def log_input(self, name: str, kind: str, directory: Path) -> None:
         """Do nothing."""
 
     def log_artifact(self, name: str, kind: str, directory: Path, metadata: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,21 +99,29 @@ class WandbLog:
 
         self._attempt(send)
 
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Add a table under `name`."""
+
+        def send(run: "wandb.Run") -> None:
+            import wandb
+
+            run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+
+        self._attempt(send)
+
     def log_output(self, name: str, kind: str, directory: Path, metadata: Mapping[str, Any]) -> None:
         """Record the files under `directory` as an artifact that this run made.
 
         They are referred to where they lie, not copied: offline, they must stay until `wandb sync`.
         """
+        self._attempt(lambda run: run.log_artifact(_artifact_of(name, kind, directory, metadata)))
 
-        def send(run: "wandb.Run") -> None:
-            import wandb
+    def log_input(self, name: str, kind: str, directory: Path) -> None:
+        """Record the files under `directory` as an artifact that this run read.
 
-            artifact = wandb.Artifact(artifact_name(name), kind, metadata=dict(metadata))
-            for file in sorted(file for file in directory.rglob("*") if file.is_file()):
-                artifact.add_file(str(file), str(file.relative_to(directory)), policy="immutable", skip_cache=True)
-            run.log_artifact(artifact)
-
-        self._attempt(send)
+        W&B tells artifacts apart by their files: it is the very version that the run which made them logged.
+        """
+        self._attempt(lambda run: _use(run, _artifact_of(name, kind, directory, {})))
 
     def log_source(self, name: str, record: Mapping[str, Any]) -> None:
         """Record what the run read as its input artifact: `record` in one small JSON file, no image."""
@@ -125,9 +133,7 @@ class WandbLog:
             artifact = wandb.Artifact(artifact_name(f"source-{name}"), "source", metadata=dict(record))
             with artifact.new_file("source.json", encoding="utf-8") as file:
                 json.dump(dict(record), file, indent=2, sort_keys=True)
-            # The public `use_artifact` refuses to work offline and waits for the network online. This is what
-            # it calls itself; the link to the run is made when the record reaches W&B.
-            run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
+            _use(run, artifact)
 
         self._attempt(send)
 
@@ -172,6 +178,25 @@ class WandbLog:
             f"[yellow]W&B is off for the rest of this run[/] ({_reason(error)}). "
             f"The run goes on, and {escape(str(self.directory))} has its whole record."
         )
+
+
+def _artifact_of(name: str, kind: str, directory: Path, metadata: Mapping[str, Any]) -> "wandb.Artifact":
+    """The files under `directory`, referred to where they lie."""
+    import wandb
+
+    artifact = wandb.Artifact(artifact_name(name), kind, metadata=dict(metadata))
+    for file in sorted(file for file in directory.rglob("*") if file.is_file()):
+        artifact.add_file(str(file), str(file.relative_to(directory)), policy="immutable", skip_cache=True)
+    return artifact
+
+
+def _use(run: "wandb.Run", artifact: "wandb.Artifact") -> None:
+    """Make `artifact` an input of `run`.
+
+    The public `use_artifact` refuses to work offline and waits for the network online. This is what it calls itself;
+    the link to the run is made when the record reaches W&B.
+    """
+    run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
 
 
 def artifact_name(name: str) -> str:

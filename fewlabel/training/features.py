@@ -93,19 +93,20 @@ def knn_accuracy(
 def knn_probabilities(
     bank: Tensor, bank_labels: Tensor, queries: Tensor, classes: int, k: int = 20, temperature: float = 0.1
 ) -> Tensor:
-    """The share that each class has in a weighted vote of the k nearest bank features.
+    """The share that each class, or the yes of each label, has in a weighted vote of the k nearest bank features.
 
     Cosine similarity, votes weighted by exp(similarity / temperature) (Wu et al. 2018, section 3.4).
 
     Args:
-        bank: `(M, D)` float. bank_labels: `(M,)` int64.
+        bank: `(M, D)` float. bank_labels: `(M,)` int64, or `(M, K)` of 1 (yes), 0 (no) and -1 (unknown).
         queries: `(Q, D)` float.
         classes: K.
         k: neighbours, at most M are used.
         temperature: of the vote.
 
     Returns:
-        `(Q, K)` float64, rows with sum 1.
+        `(Q, K)` float64. Of classes, rows with sum 1. Of labels, the neighbours that know one vote on it; where none
+        does, it is the share of yes among all of the bank, and 0.5 where nobody knows.
     """
     import faiss
 
@@ -113,10 +114,15 @@ def knn_probabilities(
     index = faiss.IndexFlatIP(normal.shape[1])
     index.add(normal)
     similarities, neighbours = index.search(asked, min(k, len(normal)))
-    votes = torch.zeros(len(asked), classes, dtype=torch.float64)
     weights = torch.from_numpy(similarities).double().div(temperature).exp()
-    votes.scatter_add_(1, bank_labels[torch.from_numpy(neighbours)], weights)
-    return votes / votes.sum(dim=1, keepdim=True)
+    said = bank_labels[torch.from_numpy(neighbours)]
+    if bank_labels.ndim == 1:
+        votes = torch.zeros(len(asked), classes, dtype=torch.float64).scatter_add_(1, said, weights)
+        return votes / votes.sum(dim=1, keepdim=True)
+    known = (weights[:, :, None] * (said >= 0)).sum(dim=1)
+    yes = (weights[:, :, None] * (said == 1)).sum(dim=1)
+    overall = ((bank_labels == 1).sum(dim=0).double() / (bank_labels >= 0).sum(dim=0)).nan_to_num(0.5)
+    return torch.where(known > 0, yes / known, overall)
 
 
 def wilson_interval(successes: int, trials: int) -> Interval:

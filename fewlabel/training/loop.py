@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from fewlabel.console import console, progress_bar
@@ -20,6 +20,7 @@ from fewlabel.data.store import ImageBatch
 from fewlabel.errors import UserError
 from fewlabel.training.checkpoint import Checkpoint, restore, save_latest, write_checkpoint
 from fewlabel.training.schedule import Plan, warmup_cosine
+from fewlabel.training.task import Task
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -79,7 +80,7 @@ def _noting_signals() -> Iterator[list[int]]:
 
 
 def fit(
-    task: nn.Module,
+    task: Task,
     optimizer: Optimizer,
     loader: Loader,
     plan: Plan,
@@ -91,11 +92,10 @@ def fit(
     evaluate: Evaluate,
     checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Train `task` from `checkpoint` (or the start) to the end of `plan`.
+    """Train `task` from `checkpoint` (or the start) to the end of `plan`, or until it says that it is done.
 
     Args:
-        task: `task(batch, generator)` gives a dict with a scalar `loss`; `batch` is an `ImageBatch` on the
-            device, `generator` the device's, seeded for this step and process.
+        task: what is trained, on whatever device.
         optimizer: its groups carry `peak_lr`.
         loader: this process's share of the batches.
         plan: durations in steps.
@@ -114,8 +114,9 @@ def fit(
     task.to(accelerator.device)
     if checkpoint:
         restore(checkpoint, task, optimizer, accelerator.scaler)
-    raw_task = task
-    task, prepared = accelerator.prepare(task, optimizer)
+    if task.is_done():
+        return
+    prepared_task, prepared = accelerator.prepare(task, optimizer)
     folder = run.directory / "checkpoints"
     rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
     generator = torch.Generator(device)
@@ -125,13 +126,13 @@ def fit(
         return {
             "step": step,
             "seed": seed,
-            "model": raw_task,
+            "model": task,
             "optimizer": optimizer,
             "scaler": scaler,
             "wandb_id": run.wandb_id,
         }
 
-    clock = _Clock(views=2 * loader.batch_size * world)
+    clock = _Clock(views=task.views_per_image * loader.batch_size * world)
     batches = loader.iterate(first, plan.total_steps)
     with _noting_signals() as signals, progress_bar("{task.fields[figures]}") as bar:
         shown = bar.add_task("Training", total=plan.total_steps, completed=first, figures="")
@@ -144,35 +145,38 @@ def fit(
                 torch.manual_seed(own_seed)
                 generator.manual_seed(own_seed)
                 moved = ImageBatch(*(part.to(device, non_blocking=True) for part in batch))
-                outputs: dict[str, Tensor] = task(moved, generator)
+                outputs: dict[str, Tensor] = prepared_task(moved, generator)
                 accelerator.backward(outputs["loss"])
                 mean_loss = accelerator.reduce(outputs["loss"].detach(), "mean").item()
                 if not math.isfinite(mean_loss):
                     _stop_on_bad_loss(mean_loss, batch, step, accelerator, folder.parent, state(step))
                 figures = {"loss": mean_loss, "learning_rate": optimizer.param_groups[0]["lr"]}
                 if clip_grad_norm > 0:
-                    norm = accelerator.clip_grad_norm_(task.parameters(), clip_grad_norm)
+                    norm = accelerator.clip_grad_norm_(prepared_task.parameters(), clip_grad_norm)
                     figures["gradient_norm"] = float(norm)
                 prepared.step()
                 prepared.zero_grad(set_to_none=True)
-                clock.stop()
                 done = step + 1
+                task.after_step(done)
+                clock.stop()
                 figures |= {"epoch": done / plan.steps_per_epoch, "views_per_second": clock.views_per_second}
                 bar.update(
                     shown,
                     completed=done,
                     figures=f"loss {mean_loss:.3f}  {clock.views_per_second:,.0f} views/s",
                 )
-                if done % plan.evaluate_steps == 0 or done == plan.total_steps:
+                last = done == plan.total_steps
+                if done % plan.evaluate_steps == 0 or last:
                     figures |= evaluate(done)
-                    raw_task.train()
+                    task.train()
+                    last = last or task.is_done()
                 run.log(done, figures)
                 stop = _agreed(signals, accelerator)
-                if accelerator.is_main_process and (
-                    stop or done % plan.checkpoint_steps == 0 or done == plan.total_steps
-                ):
+                if accelerator.is_main_process and (stop or done % plan.checkpoint_steps == 0 or last):
                     save_latest(folder, **state(done))
-                if stop and done < plan.total_steps:
+                if last:
+                    break
+                if stop:
                     raise Interrupted(done, stop)
         finally:
             batches.close()

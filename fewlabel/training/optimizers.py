@@ -1,7 +1,8 @@
 """AdamW for small batches, LARS for large ones, and which parameters decay."""
 
 import math
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from torch import nn
@@ -37,12 +38,21 @@ def settle_optimizer(config: TrainingConfig, batch_size: int, *, convolutional: 
     )
 
 
-def build_optimizer(module: nn.Module, config: TrainingConfig, exempt: Collection[str] = ()) -> Optimizer:
-    """The optimiser of a settled `config` over two groups, with and without weight decay.
+def build_optimizer(
+    module: nn.Module, config: TrainingConfig, exempt: Collection[str] = (), rates: Mapping[str, float] | None = None
+) -> Optimizer:
+    """The optimiser of a settled `config`, its parameters in groups with and without weight decay.
 
     Without decay (and, under LARS, without its layer-wise rate; SimCLR, section 2.1 and its code): every
     parameter of fewer than two dimensions, and the names in `exempt` (a full name or its end, as
     `no_weight_decay()` of a backbone gives them).
+
+    Args:
+        module: its parameters that take gradients are trained.
+        config: without anything left open.
+        exempt: see above.
+        rates: names of parameters to their share of the learning rate; the others have all of it. The groups with
+            the largest share come first.
 
     Raises:
         UserError: LARS without weight decay.
@@ -50,14 +60,15 @@ def build_optimizer(module: nn.Module, config: TrainingConfig, exempt: Collectio
     """
     if config.lr is None or config.weight_decay is None or config.optimizer == "auto":
         raise ValueError("settle_optimizer comes first")
-    decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
+    found: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        named = any(name == other or name.endswith(f".{other}") for other in exempt)
-        (spared if parameter.ndim < 2 or named else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+        if parameter.requires_grad:
+            named = any(name == other or name.endswith(f".{other}") for other in exempt)
+            found[(rates or {}).get(name, 1.0), parameter.ndim >= 2 and not named].append(parameter)
+    groups = [
+        {"params": found[key], "weight_decay": config.weight_decay * key[1], "lr": config.lr * key[0]}
+        for key in sorted(found, reverse=True)
+    ]
     optimizer: Optimizer
     if config.optimizer == "lars":
         from lightly.utils.lars import LARS
@@ -71,5 +82,5 @@ def build_optimizer(module: nn.Module, config: TrainingConfig, exempt: Collectio
     else:
         optimizer = AdamW(groups, lr=config.lr, fused=True)
     for group in optimizer.param_groups:
-        group["peak_lr"] = config.lr
+        group["peak_lr"] = group["lr"]
     return optimizer

@@ -161,7 +161,7 @@ def make_accelerator(config: TrainingConfig, precision: Precision) -> "Accelerat
     asked = config.processes or int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != asked:
         raise UserError(
-            f"{asked} processes were asked for, but {accelerator.num_processes} take part. Start with "
-            f"`fewlabel pretrain --processes {asked}`, or with a launcher that sets RANK and WORLD_SIZE."
+            f"{asked} processes were asked for, but {accelerator.num_processes} take part. Start "
+            f"`fewlabel` itself with --processes {asked}, or with a launcher that sets RANK and WORLD_SIZE."
         )
     return accelerator

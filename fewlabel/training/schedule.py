@@ -2,11 +2,14 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from fewlabel.errors import UserError
 from fewlabel.training.config import TrainingConfig
 
 __all__ = ["Plan", "default_batch_size", "plan_steps", "settle_durations", "warmup_cosine"]
+
+Config = TypeVar("Config", bound=TrainingConfig)
 
 DEFAULT_EPOCHS = 100
 """Of a source that suggests none: the shortest schedule that the SimCLR paper reports (appendix B.1)."""
@@ -72,7 +75,7 @@ def plan_steps(config: TrainingConfig, steps_per_epoch: int, suggested_epochs: i
     )
 
 
-def settle_durations(config: TrainingConfig, plan: Plan) -> TrainingConfig:
+def settle_durations(config: Config, plan: Plan) -> Config:
     """`config` with the durations that the user left open, so that `plan_steps` gives `plan` from it again."""
     return replace(
         config,

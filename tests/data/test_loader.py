@@ -89,3 +89,43 @@ def test_real_images_come_with_their_own_pixels(tmp_path: Path) -> None:
     for batch in Loader(store, 32, seed=0).iterate(3, 7):
         assert torch.equal(batch.pixels, store.batch(batch.index).pixels)
         assert batch.pixels.shape == (32, 1, 8, 8)
+
+
+def test_indices_are_all_that_is_drawn_from() -> None:
+    chosen = torch.tensor([3, 5, 8, 13, 21])
+    drawn = indices(loader(indices=chosen, batch_size=2), 0, 10)
+    assert {place for batch in drawn for place in batch} == set(chosen.tolist())
+    assert all(len(set(first + second)) == 4 for first, second in zip(drawn[::2], drawn[1::2], strict=True))
+    with pytest.raises(UserError, match="A batch of 6 is larger than the set of 5 images"):
+        loader(indices=chosen, batch_size=6)
+
+
+def test_a_partner_is_another_image_of_the_group_or_the_image_itself_where_it_is_alone() -> None:
+    store = Numbers(23)
+    store.groups = [f"patient {place % 5 if place < 20 else place}" for place in range(23)]  # type: ignore[attr-defined]
+    pairs = Loader(store, 4, seed=1, partners=True)  # type: ignore[arg-type]
+    alone = Loader(store, 4, seed=1)  # type: ignore[arg-type]
+    met: dict[int, set[int]] = {}
+    for step in range(200):
+        batch = pairs.batch_at(step).index
+        assert torch.equal(batch[:4], alone.batch_at(step).index)
+        for image, partner in zip(batch[:4].tolist(), batch[4:].tolist(), strict=True):
+            met.setdefault(image, set()).add(partner)
+    for image, partners in met.items():
+        expected = {other for other in range(23) if store.groups[other] == store.groups[image]}  # type: ignore[attr-defined]
+        assert partners == (expected - {image} or {image})
+
+
+def test_partners_are_the_same_for_one_process_and_for_two() -> None:
+    store = Numbers(16)
+    store.groups = ["one", "other"] * 8  # type: ignore[attr-defined]
+    whole = Loader(store, 4, seed=1, partners=True).batch_at(9).index  # type: ignore[arg-type]
+    halves = [Loader(store, 2, seed=1, rank=rank, world=2, partners=True).batch_at(9).index for rank in (0, 1)]  # type: ignore[arg-type]
+    assert torch.equal(whole, torch.cat([halves[0][:2], halves[1][:2], halves[0][2:], halves[1][2:]]))
+
+
+def test_partners_need_groups() -> None:
+    store = Numbers(8)
+    store.groups = None  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"--positives group .* --group-column"):
+        Loader(store, 4, seed=1, partners=True)  # type: ignore[arg-type]

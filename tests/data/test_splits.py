@@ -3,10 +3,11 @@
 import random
 from collections import Counter
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewlabel.data.splits import divide
+from fewlabel.data.splits import divide, strata_of
 
 SHARES = {"test": 0.2, "val": 0.1}
 
@@ -81,3 +82,15 @@ def test_new_images_move_no_more_than_the_border() -> None:
     small = divide([str(i) for i in range(1000)], None, None, {"test": 0.2}, 0)
     large = divide([str(i) for i in range(1010)], None, None, {"test": 0.2}, 0)
     assert len(set(small["test"]) - set(large["test"])) <= 10
+
+
+def test_an_image_of_several_labels_goes_by_its_rarest() -> None:
+    labels = np.array([[1, 1, 0], [1, 0, 1], [1, 0, 0], [1, 0, 1], [0, 0, 0], [0, -1, 0], [-1, -1, -1]])
+    assert strata_of(labels).tolist() == [1, 2, 0, 2, 3, 3, -1]
+
+
+def test_a_group_goes_by_the_rarest_label_of_all_its_images() -> None:
+    labels = np.array([[1, 0], [0, 1], [0, 0], [1, 0], [1, 0], [-1, -1], [0, 0]])
+    groups = ["p", "p", "p", None, None, "q", "q"]
+    # With the group's labels united, label 0 is on 5 images and label 1 on 3.
+    assert strata_of(labels, groups).tolist() == [1, 1, 1, 0, 0, 2, 2]

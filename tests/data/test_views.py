@@ -1,5 +1,7 @@
 """Two views of a batch: the whole path, for every preset, depth and number of channels."""
 
+from functools import partial
+
 import pytest
 import torch
 from PIL import Image
@@ -113,6 +115,20 @@ def test_sixteen_bits_equal_eight_bits_of_the_same_grey():
     views = TwoViews("xray", 48, [0.5], [0.25])
     for shallow, other in zip(made(views, pixels, aspect), made(views, deep, aspect), strict=True):
         torch.testing.assert_close(shallow, other, atol=1e-5, rtol=0)
+
+
+def test_one_view_follows_the_generator_and_mild_presets_change_less():
+    pixels = torch.randint(0, 256, (6, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    make = partial(TwoViews, image_size=40, mean=(0.5,) * 3, std=(0.25,) * 3)
+    views, aspect = make(PRESETS["natural"]), torch.ones(6)
+    one, other = views(pixels, aspect, torch.Generator().manual_seed(3))
+    both = views.one(pixels, aspect.repeat(2), torch.Generator().manual_seed(3))
+    assert torch.equal(torch.cat([one, other]), both)
+    for preset in PRESETS.values():
+        mild = preset.mild()
+        assert 1 - mild.min_area == pytest.approx((1 - preset.min_area) / 2)
+        assert (mild.contrast, mild.blur) == (preset.contrast / 2, preset.blur / 2)
+        assert (mild.horizontal_flip, mild.quarter_turns) == (preset.horizontal_flip, preset.quarter_turns)
 
 
 def test_small_image_rule():

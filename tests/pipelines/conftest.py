@@ -1,6 +1,7 @@
 """Small real runs and sources; nothing here needs a network."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -83,3 +84,27 @@ def refused(capfd):
         return " ".join(message[message.index("Error: ") :].split())
 
     return run
+
+
+@pytest.fixture(scope="package")
+def trained(tmp_path_factory, pretrain):
+    """A run with an encoder for 8-bit grey images."""
+    run = tmp_path_factory.mktemp("probed") / "run"
+    assert pretrain("--max-steps", 1, "--out", run) == 0
+    return run
+
+
+@pytest.fixture
+def striped(tmp_path):
+    """Two classes, stripes up and across; one test image is a copy of a training image."""
+    for split, count in (("train", 20), ("val", 6), ("test", 12)):
+        for label in ("across", "up"):
+            folder = tmp_path / "striped" / split / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                seed = [len(split), len(label), number]
+                pixels = np.random.default_rng(seed).integers(0, 128, (16, 16), dtype=np.uint8)
+                pixels[:, ::4] += 100
+                Image.fromarray(pixels if label == "up" else pixels.T).save(folder / f"{number:02d}.png")
+    shutil.copy(tmp_path / "striped/train/up/00.png", tmp_path / "striped/test/up/99.png")
+    return tmp_path / "striped"

@@ -8,7 +8,7 @@ from fewlabel import load_encoder
 from fewlabel.__main__ import main
 from fewlabel.backbones.catalogue import entries
 
-GIANT = 30_000_000
+GIANT = 12_000_000
 """Parameters from which on a network is scaled down: writing it three times would take minutes and gigabytes."""
 
 

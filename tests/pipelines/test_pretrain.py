@@ -126,7 +126,7 @@ def test_without_labels_there_are_health_figures(pretrain, write_images, tmp_pat
     assert {"alignment", "uniformity", "effective_rank", "loss", "views_per_second"} <= metrics.keys()
     assert not any("knn" in name for name in metrics)
     shown = capfd.readouterr().err
-    assert "No labels to judge by" in shown
+    assert "No classes to judge by" in shown
     assert "my photos [1]" in shown
 
 

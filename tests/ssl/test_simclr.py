@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -57,7 +58,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def make(convolutional: bool = True, **config: int | float) -> SimCLR:
+def make(convolutional: bool = True, **config: int | float | str) -> SimCLR:
     torch.manual_seed(0)
     return SimCLR(SmallBackbone(convolutional), noisy_views, SimCLRConfig(**config))  # type: ignore[arg-type]
 
@@ -78,6 +79,19 @@ def test_loss_is_nt_xent_of_the_projected_views() -> None:
 def noisy_views_without_checks(images: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         return noisy_views(images.pixels, images.aspect, generator)
+
+
+def test_group_positives_are_a_view_of_each_image_and_one_of_its_partner() -> None:
+    def one_view(pixels: Tensor, aspect: Tensor, generator: torch.Generator) -> Tensor:
+        return noisy_views(pixels, aspect, generator)[0]
+
+    task = make(temperature=0.3, positives="group")
+    task.views = SimpleNamespace(one=one_view)  # type: ignore[assignment]
+    images = batch(16)
+    with torch.no_grad():
+        views = one_view(images.pixels, images.aspect, seeded(1))
+    first, second = task.head(task.backbone(views)).chunk(2)
+    torch.testing.assert_close(task(images, seeded(1))["loss"], nt_xent(first, second, 0.3))
 
 
 def test_one_backbone_pass_for_both_views_and_a_gradient_for_every_parameter() -> None:

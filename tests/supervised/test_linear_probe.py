@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from fewlabel.errors import UserError
 from fewlabel.supervised import linear_probe as module
+from fewlabel.supervised import logistic
 from fewlabel.supervised.config import ClassWeights, ProbeConfig
 from fewlabel.supervised.linear_probe import choose_penalty, fit_probe
 
@@ -124,8 +125,8 @@ def test_separable_classes_converge_at_every_penalty_of_the_grid(capsys: pytest.
 
 
 def test_says_when_it_has_not_converged(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(module, "_RESTARTS", 1)
-    monkeypatch.setattr(module, "_ITERATIONS", 2)
+    monkeypatch.setattr(logistic, "_RESTARTS", 1)
+    monkeypatch.setattr(logistic, "_ITERATIONS", 2)
     fit_probe(*clusters(60, 8, 3), 3, penalty=1e-3, class_weights="none")
     assert "has not converged" in capsys.readouterr().err
 
@@ -155,7 +156,7 @@ def choose(
     validation: tuple[Tensor, Tensor] | None = None,
     seed: int = 0,
 ) -> float:
-    return choose_penalty(features, labels, groups, class_weights=class_weights, validation=validation, seed=seed)
+    return choose_penalty(features, labels, groups, class_weights=class_weights, validation=validation, seed=seed).value
 
 
 def validation_loss(penalty: float, train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor], classes: int) -> float:

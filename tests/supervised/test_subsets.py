@@ -13,6 +13,17 @@ from torch import Tensor
 from fewlabel.errors import UserError
 from fewlabel.supervised.subsets import Subset, fractions_of, shots_of
 
+
+def classes_of(labels: list[int]) -> list[int]:
+    """What an image of three labels counts for."""
+    if max(labels) < 0:
+        return []
+    return [place for place, label in enumerate(labels) if label == 1] or [3]
+
+
+label_rows = st.lists(
+    st.tuples(st.lists(st.integers(-1, 1), min_size=3, max_size=3), st.integers(0, 25)), min_size=2, max_size=60
+).filter(lambda images: len({label for labels, _ in images for label in classes_of(labels)}) >= 2)
 rows = st.lists(st.tuples(st.integers(-1, 3), st.integers(0, 25)), min_size=2, max_size=80).filter(
     lambda images: len({label for label, _ in images} - {-1}) >= 2
 )
@@ -76,6 +87,65 @@ def test_what_holds_for_every_subset(
     assert [(amount(subset), subset.draw) for subset in again] == [(amount(s), s.draw) for s in subsets]
     for subset, other in zip(subsets, again, strict=True):
         assert {order[index] for index in other.indices.tolist()} == set(subset.indices.tolist())
+
+
+@settings(max_examples=100, deadline=None)
+@given(label_rows, st.booleans(), asked, st.randoms(use_true_random=False))
+def test_what_holds_for_every_subset_of_several_labels(
+    images: list[tuple[list[int], int]],
+    grouped: bool,
+    function_and_values: tuple[Callable[..., list[Subset]], list[float]],
+    shuffler: random.Random,
+) -> None:
+    function, values = function_and_values
+    ids, labels = names(len(images)), torch.tensor([row for row, _ in images])
+    groups = [f"patient{group}" for _, group in images] if grouped else None
+    subsets = function(ids, labels, groups, values, 3, 0)
+    labelled = {index for index, (row, _) in enumerate(images) if max(row) >= 0}
+    present = {label for row, _ in images for label in classes_of(row)}
+    for subset in subsets:
+        held = subset.indices.tolist()
+        assert held == sorted(set(held))
+        assert set(held) <= labelled
+        assert {label for index in held for label in classes_of(images[index][0])} == present
+        if groups is not None:
+            patients = {groups[index] for index in held}
+            assert set(held) == {index for index in labelled if groups[index] in patients}
+        for larger in subsets:
+            if larger.draw == subset.draw and amount(larger) > amount(subset):
+                assert set(held) <= set(larger.indices.tolist())
+    last = [subset for subset in subsets if amount(subset) == max(values)]
+    assert [set(subset.indices.tolist()) for subset in last] == [labelled]
+
+    order = list(range(len(images)))
+    shuffler.shuffle(order)
+    moved = None if groups is None else [groups[index] for index in order]
+    again = function([ids[index] for index in order], labels[order], moved, values[::-1], 3, 0)
+    for subset, other in zip(subsets, again, strict=True):
+        assert {order[index] for index in other.indices.tolist()} == set(subset.indices.tolist())
+
+
+def test_a_fraction_of_several_labels_has_their_proportions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rates = torch.tensor([0.4, 0.2, 0.1, 0.03, 0.02])
+    labels = (torch.rand(3000, 5, generator=generator) < rates).long()
+    for subset in fractions_of(names(3000), labels, None, [0.02, 0.1, 0.5], 3, 0):
+        assert subset.fraction is not None
+        assert len(subset.indices) == pytest.approx(3000 * subset.fraction, rel=0.1)
+        found, due = labels[subset.indices].sum(dim=0), labels.sum(dim=0) * subset.fraction
+        assert (found - due).abs().max() <= 0.15 * due.max() + 2
+        none = (labels == 0).all(dim=1)
+        assert int(none[subset.indices].sum()) == pytest.approx(int(none.sum()) * subset.fraction, rel=0.1, abs=2)
+
+
+def test_shots_of_several_labels_are_images_with_each() -> None:
+    generator = torch.Generator().manual_seed(1)
+    labels = (torch.rand(500, 4, generator=generator) < 0.2).long()
+    for subset in shots_of(names(500), labels, None, [1, 5, 10], 5, 0):
+        assert subset.shots is not None
+        counts = [*labels[subset.indices].sum(dim=0).tolist(), int((labels[subset.indices] == 0).all(dim=1).sum())]
+        assert min(counts) >= subset.shots
+        assert max(counts) <= 2 * subset.shots + 1
 
 
 def test_a_fraction_is_divided_in_the_classes_proportions() -> None:

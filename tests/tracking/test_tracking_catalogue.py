@@ -41,6 +41,14 @@ def test_what_is_told_of_a_finished_run(new_run: Any, tmp_path: Path) -> None:
     assert plain["created"] == record.created.isoformat()
 
 
+def test_a_run_that_begins_with_an_encoder_has_that_encoders_backbone(new_run: Any, tmp_path: Path) -> None:
+    config = {"backbone": {"backbone": "resnet50"}, "encoder": "runs/other/encoder"}
+    run = new_run(config=config)
+    assert [record.backbone for record in list_runs(tmp_path / "runs")] == [None]
+    run.finish({}, backbone="vit_small")
+    assert [record.backbone for record in list_runs(tmp_path / "runs")] == ["vit_small"]
+
+
 def test_the_main_figure_without_an_accuracy(new_run: Any, tmp_path: Path) -> None:
     new_run().finish({"loss": float("nan"), "views_per_second": 50})
     new_run(slug="none").finish({})

@@ -80,6 +80,8 @@ def finished(offline: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFacto
     (resumed.encoder / "config.json").write_text("{}")
     (resumed.encoder / "model.safetensors").write_bytes(b"0" * 3000)
     resumed.log_artifact("encoder-digits", "encoder", resumed.encoder, {"width": 512})
+    resumed.log_input("encoder-digits", "encoder", resumed.encoder)
+    resumed.log_table("curve", ["method", "auroc"], [("probe", 0.9), ("knn", float("nan"))])
     second = resumed.wandb_directory
     resumed.finish({"knn_accuracy": FIGURE, "loss": 1.0})
     assert first is not None
@@ -150,15 +152,28 @@ def test_the_source_is_an_input_and_its_fingerprint_makes_the_version(finished: 
 
 def test_the_encoder_is_an_output_that_names_its_source_and_is_not_copied(finished: Any) -> None:
     directory, _, _, second = finished
-    (encoder,) = of_type(second, "artifact")
-    assert (encoder["name"], encoder["type"]) == ("encoder-digits", "encoder")
+    encoder, used = (found for found in of_type(second, "artifact") if found["type"] == "encoder")
+    assert encoder["name"] == used["name"] == "encoder-digits"
     assert not encoder.get("use_after_commit")
+    # The same files, so the same version: what links a run to the one that made its encoder.
+    assert used["use_after_commit"] is True
+    assert used["digest"] == encoder["digest"]
     metadata = json.loads(encoder["metadata"])
     assert metadata["width"] == 512
     assert metadata["run"] == directory.name
     assert metadata["source"] == SOURCE
     files = {file["path"]: file["local_path"] for file in encoder["manifest"]["contents"]}
     assert files == {name: str(directory / "encoder" / name) for name in ("config.json", "model.safetensors")}
+
+
+def test_a_table_got_there(finished: Any) -> None:
+    directory, _, _, second = finished
+    keys = {key: value for entry in of_type(second, "history") for key, value in entry["item"].items()}
+    assert keys["curve._type"] == "table-file"
+    (file,) = (directory / "wandb").glob(f"offline-run-*/files/{keys['curve.path']}")
+    table = json.loads(file.read_text())
+    assert table["columns"] == ["method", "auroc"]
+    assert table["data"] == [["probe", 0.9], ["knn", None]]
 
 
 def test_how_each_part_ended(finished: Any) -> None:

@@ -4,7 +4,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
-from fewlabel.training.features import knn_accuracy, wilson_interval
+from fewlabel.training.features import knn_accuracy, knn_probabilities, wilson_interval
 
 
 def test_knn_agrees_with_scikit_learn():
@@ -36,3 +36,26 @@ def test_wilson_interval_against_published_values():
     ):
         interval = wilson_interval(successes, trials)
         assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_neighbours_vote_on_each_label_that_they_know():
+    torch.manual_seed(0)
+    bank, queries = torch.randn(80, 6), torch.randn(30, 6)
+    labels = torch.randint(-1, 2, (80, 3))
+    labels[:, 2] = -1
+    found = knn_probabilities(bank, labels, queries, 3, k=20)
+    normal = nn.functional.normalize(bank)
+    for query, shares in zip(nn.functional.normalize(queries), found, strict=True):
+        similarities, nearest = (normal @ query).double().topk(20)
+        for label in (0, 1):
+            said = labels[nearest, label]
+            weights = (similarities / 0.1).exp() * (said >= 0)
+            assert float(shares[label]) == pytest.approx(float((weights * (said == 1)).sum() / weights.sum()), abs=1e-5)
+    assert (found[:, 2] == 0.5).all()
+
+
+def test_where_no_neighbour_knows_a_label_the_bank_does():
+    bank = torch.eye(4)
+    labels = torch.tensor([[-1], [1], [1], [0]])
+    found = knn_probabilities(bank, labels, bank[:2], 1, k=1)
+    assert found.flatten().tolist() == pytest.approx([2 / 3, 1])

@@ -19,9 +19,10 @@ from fewlabel.training.loop import Interrupted, fit, step_seed
 from fewlabel.training.optimizers import build_optimizer
 from fewlabel.training.processes import make_accelerator
 from fewlabel.training.schedule import Plan
+from fewlabel.training.task import Task
 
 
-class Task(nn.Module):
+class NoisyMean(Task):
     """Regress the noisy mean of an image, with dropout, so that every random state counts."""
 
     def __init__(self):
@@ -59,8 +60,8 @@ def store(tmp_path_factory):
 PLAN = Plan(steps_per_epoch=39, total_steps=60, warmup_steps=6, checkpoint_steps=20, evaluate_steps=25)
 
 
-def train(directory, store, *, evaluate=lambda step: {}, resume=False, spoil_at=None, record=None):
-    task = Task()
+def train(directory, store, *, task=None, evaluate=lambda step: {}, resume=False, spoil_at=None, record=None):
+    task = task or NoisyMean()
     task.spoil_at = spoil_at
     fit(
         task,
@@ -124,6 +125,31 @@ def test_figures_are_logged_and_the_rate_follows_the_plan(tmp_path, store):
     assert record.lines[60]["learning_rate"] < 1e-4
     assert record.lines[39]["epoch"] == pytest.approx(1.0)
     json.dumps(record.lines, allow_nan=False)
+
+
+class Patient(NoisyMean):
+    """Done after its second evaluation; counts its steps in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("steps", torch.tensor(0))
+
+    def after_step(self, step):
+        assert step == self.steps + 1
+        self.steps.fill_(step)
+
+    def is_done(self):
+        return bool(self.steps >= 50)
+
+
+def test_a_task_that_is_done_ends_the_training_at_an_evaluation_for_good(tmp_path, store):
+    record = Record(tmp_path)
+    state = train(tmp_path, store, task=Patient(), record=record)
+    assert list(record.lines) == list(range(1, 51))
+    assert state["steps"] == 50
+    assert latest_checkpoint(tmp_path / "checkpoints").step == 50
+    again = train(tmp_path, store, task=Patient(), record=record, resume=True)
+    assert all(torch.equal(state[name], again[name]) for name in state)
 
 
 def test_step_seeds_differ_between_steps_processes_and_runs():

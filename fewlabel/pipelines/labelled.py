@@ -1,0 +1,118 @@
+"""What the commands that learn from labels share: the encoder they take, its images, and what is said of leaks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fewlabel.console import as_typed, console
+from fewlabel.data.config import SourceConfig
+from fewlabel.errors import UserError
+from fewlabel.supervised.config import FewLabelsConfig
+
+if TYPE_CHECKING:
+    from fewlabel.backbones.encoder import Encoder
+    from fewlabel.data.source import Source
+    from fewlabel.data.store import ImageStore
+    from fewlabel.supervised.few_labels import Part
+    from fewlabel.supervised.leaks import Leak
+    from fewlabel.supervised.subsets import Subset
+    from fewlabel.training.feature_store import Features
+
+__all__ = ["find_encoder", "labelled_part", "open_labelled", "say", "subsets_of", "tell_leaks"]
+
+DEFAULT_SHARES = (0.01, 0.1, 1.0)
+"""Of the training labels, where the user names none."""
+
+
+def find_encoder(given: Path | None) -> Path:
+    """The encoder directory that was `given`, as such or as the run that made it; else the newest in runs/.
+
+    Raises:
+        UserError: none was given, and there is none.
+    """
+    from fewlabel.tracking.catalogue import newest_encoder
+
+    if given is not None:
+        inside = (given / "encoder", given / "classifier" / "encoder")
+        return next((path for path in inside if (path / "config.json").is_file()), given)
+    found = newest_encoder(Path("runs"))
+    if found is None:
+        raise UserError(
+            f"There is no finished run with an encoder in {Path('runs').resolve()}. Make one with "
+            f"`{as_typed()} pretrain --data your/folder`, or name one with --encoder."
+        )
+    say(f"Encoder: {found}, the newest")
+    return found
+
+
+def open_labelled(
+    source: "Source", encoder: "Encoder", config: SourceConfig, *, ordinal: bool
+) -> "dict[str, ImageStore]":
+    """The splits of a source with labels, at the size that suits the encoder.
+
+    Raises:
+        UserError: there are no labels to learn from or to judge by, or `ordinal` is said of labels without an order.
+    """
+    from fewlabel.data.sizes import stored_side
+    from fewlabel.data.source import require_labels
+    from fewlabel.data.store import open_split
+    from fewlabel.supervised.linear_probe import targets_of
+
+    names = require_labels(source)
+    if ordinal and source.multi_label:
+        raise UserError(
+            f"--ordinal is for classes that are grades, but an image of {source.name} may have several labels "
+            f"({', '.join(names[:3])} ...), which have no order. Leave it out."
+        )
+    side = stored_side(encoder.image_size, source.median_side)
+    stores = {split: open_split(source, split, side, config) for split in source}
+    test = stores.get("test")
+    if test is None or test.labels is None or not len(test.labelled):
+        raise UserError(
+            f"{source.name} has no labelled test images to judge by: give a --test-share above 0, or a test split "
+            "with labels."
+        )
+    if targets_of(test.labels[test.labelled], "none") is None:
+        raise UserError(
+            f"The {len(test.labelled)} labelled test images of {source.name} all have the same label, so no figure "
+            "can be computed. Give a larger --test-share, or a test split with images of each class."
+        )
+    channels = encoder.backbone.in_chans
+    if channels != source.channels:
+        say(f"The encoder takes {channels} channels: the images, of {source.channels}, are converted.")
+    return stores
+
+
+def subsets_of(store: "ImageStore", config: FewLabelsConfig, seed: int) -> "list[Subset]":
+    """The subsets of a split's labels that `config` asks for, by positions in the store."""
+    from fewlabel.supervised.subsets import fractions_of, shots_of
+
+    images, draw = (store.ids, store.labels, store.groups), (config.draws, seed)
+    if config.shots:
+        return shots_of(*images, config.shots, *draw)
+    return fractions_of(*images, config.labels or DEFAULT_SHARES, *draw)
+
+
+def labelled_part(store: "ImageStore", features: "Features") -> "Part":
+    """The labelled images of a split."""
+    from fewlabel.supervised.few_labels import Part
+
+    assert store.labels is not None
+    every = Part(store.ids, features.values, store.labels, store.groups)
+    return every.at(store.labelled)
+
+
+def tell_leaks(leaks: "list[Leak]") -> None:
+    """Say which images stand on two sides."""
+    if not leaks:
+        say("No image stands in two splits, as far as copies can be seen.")
+        return
+    kinds = sorted({leak.kind for leak in leaks})
+    counts = ", ".join(f"{sum(leak.kind == kind for leak in leaks)} {kind}" for kind in kinds)
+    console.print(f"[bold yellow]Images that stand in two splits:[/] {counts}. result.json lists all.", highlight=False)
+    for leak in leaks[:5]:
+        say(f"  {leak.kind}: {' '.join(leak.left)} and {' '.join(leak.right)}, similarity {leak.similarity:.3f}")
+
+
+def say(text: str) -> None:
+    """Print a line as it is: ids and paths may hold what rich takes for markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,334 @@
+"""Fine-tuning: the whole network learns from the labelled images, and the weights worth most are kept."""
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewlabel.backbones.depth import DEPTHS, depths_of
+from fewlabel.backbones.encoder import Encoder
+from fewlabel.backbones.featurizer import Featurizer
+from fewlabel.console import console
+from fewlabel.data.loader import Loader
+from fewlabel.data.presets import ViewPreset, preset_named
+from fewlabel.data.store import ImageStore
+from fewlabel.data.views import TwoViews
+from fewlabel.errors import UserError
+from fewlabel.supervised.classifier import Classifier
+from fewlabel.supervised.config import FinetuneConfig
+from fewlabel.supervised.finetune_plan import settle_finetuning
+from fewlabel.supervised.linear_probe import choose_penalty, fit_probe, targets_of
+from fewlabel.supervised.logistic import Targets
+from fewlabel.training.batch_norm import GlobalBatchNorm, synchronize_batch_norm
+from fewlabel.training.checkpoint import Checkpoint
+from fewlabel.training.features import extract_features
+from fewlabel.training.loop import RunLog, fit
+from fewlabel.training.optimizers import build_optimizer
+from fewlabel.training.task import Task
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from fewlabel.data.store import ImageBatch
+
+__all__ = ["BATCH_NORM_FROM", "FineTuning", "fine_tune"]
+
+BATCH_NORM_FROM = 16
+"""Images a step from which a trained encoder's batch norms learn: of fewer, batch statistics are worse than its own."""
+
+
+class FineTuning(Task):
+    """A classifier in training, the moving average of its weights, and the best of these averages so far.
+
+    All three are modules, so that checkpoints hold them.
+
+    Args:
+        classifier: what is trained; in channels-last format where that suits its backbone.
+        targets: what its logits should say of the labelled images.
+        labels: of the whole store, as its `labels`.
+        views: one view of each image of a batch, on the scale from 0 to 1.
+        config: settled.
+        freeze_batch_norm: whether batch norms keep the statistics that they have.
+    """
+
+    best_loss: Tensor
+    """() float32: of the best weights on the validation labels; infinite before there are any."""
+    stale: Tensor
+    """() int64: evaluations since then."""
+    _outputs: Tensor
+    _wanted: Tensor
+    _weights: Tensor
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        targets: Targets,
+        labels: Tensor,
+        views: TwoViews,
+        config: FinetuneConfig,
+        *,
+        freeze_batch_norm: bool,
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.average = copy.deepcopy(classifier).requires_grad_(False)
+        self.best = copy.deepcopy(classifier).requires_grad_(False)
+        self.register_buffer("best_loss", torch.tensor(torch.inf))
+        self.register_buffer("stale", torch.tensor(0))
+        self.views = views
+        self._config, self._freeze_batch_norm = config, freeze_batch_norm
+        outputs = torch.from_numpy(targets.outputs)
+        known = labels[:, outputs] if labels.ndim == 2 else labels[:, None] == outputs
+        smoothing, spread = config.label_smoothing, 2 if classifier.multi_label else len(outputs)
+        weights = torch.from_numpy(targets.for_others(labels.numpy()).weights)
+        # What follows from the data is no state of the training.
+        self.register_buffer("_outputs", outputs, persistent=False)
+        self.register_buffer("_wanted", (known == 1).float() * (1 - smoothing) + smoothing / spread, persistent=False)
+        self.register_buffer("_weights", weights.float(), persistent=False)
+        self.train()
+
+    def forward(self, batch: "ImageBatch", generator: torch.Generator) -> dict[str, Tensor]:
+        """The loss of a batch: cross-entropy over the classes that have labelled images, or binary over labels.
+
+        A class or label without labels to learn from is in no loss, so that its logit stays where it starts.
+        """
+        with torch.no_grad(), torch.autocast(batch.pixels.device.type, enabled=False):
+            views = self.classifier.featurizer.normalize(self.views.one(batch.pixels, batch.aspect, generator))
+        logits = self.classifier.logits_of(views).float()[:, self._outputs]
+        wanted, weights = self._wanted[batch.index], self._weights[batch.index]
+        if self.classifier.multi_label:
+            losses = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        else:
+            losses = functional.cross_entropy(logits, wanted, reduction="none")[:, None]
+        return {"loss": (losses * weights).mean()}
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Move the average towards the weights: as their mean at first, then with the decay of the configuration."""
+        decay = min(self._config.ema_decay, (1 + step) / (10 + step))
+        current = self.classifier.state_dict()
+        for name, value in self.average.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(current[name], 1 - decay)
+            else:
+                value.copy_(current[name])
+
+    @torch.no_grad()
+    def judge(self, loss: float) -> None:
+        """Note the average's `loss` on the validation labels, and keep a copy of it where it is the best so far."""
+        if loss < float(self.best_loss):
+            self.best_loss.fill_(loss)
+            self.stale.zero_()
+            kept = self.best.state_dict()
+            for name, value in self.average.state_dict().items():
+                kept[name].copy_(value)
+        else:
+            self.stale += 1
+
+    def is_done(self) -> bool:
+        """Whether so many evaluations as the configuration's `patience` have brought no improvement."""
+        return int(self.stale) >= self._config.patience
+
+    def result(self) -> Classifier:
+        """The best weights; where nothing was judged, the average as it is."""
+        return self.best if bool(self.best_loss.isfinite()) else self.average
+
+    def train(self, mode: bool = True) -> "FineTuning":
+        """Put what is trained into training mode, but for batch norms that are frozen; the copies never are."""
+        super().train(mode)
+        self.average.eval()
+        self.best.eval()
+        if self._freeze_batch_norm:
+            for module in self.classifier.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm | GlobalBatchNorm):
+                    module.eval()
+        return self
+
+
+def fine_tune(
+    start: Encoder,
+    train_store: ImageStore,
+    labelled: Tensor,
+    *,
+    classes: Sequence[str],
+    multi_label: bool,
+    validation: tuple[ImageStore, Tensor] | None,
+    config: FinetuneConfig,
+    preset: ViewPreset | str,
+    strength: float | None = None,
+    accelerator: "Accelerator",
+    log: RunLog,
+    seed: int,
+    checkpoint: Checkpoint | None = None,
+    quiet: bool = False,
+) -> Classifier:
+    """Train a classifier of `start`'s features, and these features with it, on few labels.
+
+    From a trained encoder the classifier begins as the linear probe of its features (LP-FT, Kumar et al. 2022), and
+    learning rates fall towards the input (BEiT, Bao et al. 2022, appendix H). Images are seen through views half
+    as strong as in pretraining. The result is the moving average of the weights: where its log loss on the validation
+    labels was best, or without any of classes that are trained on, at the end of the schedule. The log loss judges
+    because it changes with every image's probability, where accuracy and AUROC of few images stand still and jump.
+
+    Batch norms keep the statistics of a trained encoder where a step has fewer than `BATCH_NORM_FROM` images; those
+    of an untrained one have none to keep.
+
+    Args:
+        start: left as it is. If untrained, its weights are where training starts.
+        train_store: with labels.
+        labelled: (n,) int64 positions in it, 2 or more; its labels elsewhere are not looked at.
+        classes: names.
+        multi_label: whether an image may have several.
+        validation: a store with labels and the (m,) positions of those that may be used.
+        config: settled or not.
+        preset: of the views, in pretraining's strength.
+        strength: of the colour distortion, as for `TwoViews`.
+        accelerator: all of its processes must call this, and get the same.
+        log: the record; checkpoints go to its directory.
+        seed: of order, views and folds.
+        checkpoint: where to go on from, of a run with the same arguments.
+        quiet: print no evaluations.
+
+    Returns:
+        On the accelerator's device, in eval mode.
+
+    Raises:
+        Interrupted: as `fit`.
+        UserError: as `fit`; or the labels are of one class, or contradict the configuration.
+    """
+    if train_store.labels is None:
+        raise UserError("The training images have no labels to learn from.")
+    world = accelerator.num_processes
+    config, plan = settle_finetuning(
+        config, len(labelled), trained=start.trained, convolutional=start.backbone.convolutional, processes=world
+    )
+    targets = targets_of(train_store.labels[labelled], config.class_weights)
+    if targets is None:
+        raise UserError(
+            f"The {len(labelled)} labelled images all have the same label; a classifier needs two at least. "
+            "Label images of another class, or draw more: a larger share of --labels or more --shots."
+        )
+    if validation is not None and not _judges(*validation, targets):
+        validation = None
+    batch_size = config.batch_size or 0
+    head = _first_head(start, train_store, labelled, len(classes), config, accelerator, seed, needed=checkpoint is None)
+    rates = _rates(start, config.layer_decay or 1.0)
+    featurizer = Featurizer(copy.deepcopy(start.backbone), start.mean, start.std)
+    if featurizer.backbone.convolutional:
+        featurizer.backbone.to(memory_format=torch.channels_last)
+    classifier = Classifier(featurizer, head, classes, multi_label=multi_label, bits=train_store.bits)
+    if world > 1:
+        synchronize_batch_norm(classifier, accelerator.device)
+    unit = ((0.0,) * train_store.channels, (1.0,) * train_store.channels)
+    mild = (preset_named(preset) if isinstance(preset, str) else preset).mild()
+    task = FineTuning(
+        classifier,
+        targets,
+        train_store.labels,
+        TwoViews(mild, start.image_size, *unit, strength),
+        config,
+        freeze_batch_norm=start.trained and batch_size < BATCH_NORM_FROM,
+    )
+    optimizer = build_optimizer(
+        classifier, config, {f"featurizer.backbone.{name}" for name in start.backbone.no_weight_decay()}, rates
+    )
+    if config.compile:
+        featurizer.backbone.compile()
+
+    def evaluate(step: int) -> dict[str, float]:
+        if validation is None:
+            return {}
+        loss = _log_loss(task.average, *validation, targets, accelerator)
+        task.judge(loss)
+        if not quiet:
+            console.print(f"Step {step:,} of {plan.total_steps:,}: validation log loss {loss:.4f}", highlight=False)
+        return {"validation_log_loss": loss}
+
+    task.to(accelerator.device)
+    if checkpoint is None:
+        # The start may be the best there is, and is then what is kept.
+        evaluate(0)
+    loader = Loader(
+        train_store, batch_size // world, seed, accelerator.process_index, world, indices=labelled.sort().values
+    )
+    fit(
+        task,
+        optimizer,
+        loader,
+        plan,
+        accelerator,
+        log,
+        seed=seed,
+        clip_grad_norm=config.clip_grad_norm,
+        evaluate=evaluate,
+        checkpoint=checkpoint,
+    )
+    # Else the accelerator would keep every network that it has ever prepared.
+    accelerator.free_memory()
+    return task.result()
+
+
+def _first_head(
+    start: Encoder,
+    store: ImageStore,
+    labelled: Tensor,
+    classes: int,
+    config: FinetuneConfig,
+    accelerator: "Accelerator",
+    seed: int,
+    *,
+    needed: bool,
+) -> nn.Linear:
+    """The head that training starts with; the weights of one that a checkpoint is to replace are not `needed`."""
+    assert store.labels is not None
+    labels, weights = store.labels[labelled], config.class_weights
+    if config.head == "probe" and needed:
+        features = extract_features(start.to(accelerator.device), store, labelled, accelerator)
+        groups = None if store.groups is None else [store.groups[place] for place in labelled.tolist()]
+        penalty = choose_penalty(features, labels, groups, class_weights=weights, validation=None, seed=seed).value
+        return fit_probe(features, labels, classes, penalty=penalty, class_weights=weights).as_linear()
+    # The probe of features that say nothing: its biases are how frequent the classes are.
+    blank = fit_probe(torch.zeros(len(labels), 1), labels, classes, penalty=1.0, class_weights=weights)
+    head = nn.Linear(start.num_features, classes)
+    nn.init.zeros_(head.weight)
+    head.bias.data.copy_(blank.bias)
+    return head
+
+
+def _rates(start: Encoder, decay: float) -> dict[str, float]:
+    """The share of the learning rate for each parameter of the backbone; the classifier's is 1."""
+    if decay == 1:
+        return {}
+    return {
+        f"featurizer.backbone.{name}": decay ** (DEPTHS - depth) for name, depth in depths_of(start.backbone).items()
+    }
+
+
+def _judges(store: ImageStore, places: Tensor, targets: Targets) -> bool:
+    """Whether any of the validation images has a label that was trained on."""
+    return store.labels is not None and bool(targets.for_others(store.labels[places].numpy()).weights.any())
+
+
+def _log_loss(
+    classifier: Classifier, store: ImageStore, places: Tensor, targets: Targets, accelerator: "Accelerator"
+) -> float:
+    """Mean log loss, weighted as in training, over what is known of the images; the same on every process."""
+    assert store.labels is not None
+    logits = extract_features(_Logits(classifier), store, places, accelerator).double().numpy()
+    held = targets.for_others(store.labels[places].numpy())
+    losses, _ = held.losses_and_slopes(logits[:, targets.outputs])
+    return float((losses * held.weights).sum() / held.weights.sum())
+
+
+class _Logits(nn.Module):
+    """A classifier as a module that returns its logits."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier.logits(images)

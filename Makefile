@@ -5,14 +5,15 @@ VENV := .venv
 RUN := $(VENV)/bin/fewlabel
 INSTALLED := $(VENV)/.installed
 
-FLAGS := $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(DATA),--data "$(DATA)") $(if $(EPOCHS),--epochs $(EPOCHS)) \
-	$(if $(BATCH),--batch-size $(BATCH)) $(if $(GPUS),--processes $(GPUS)) $(if $(IMAGE_SIZE),--image-size $(IMAGE_SIZE)) \
-	$(if $(VIEWS),--views $(VIEWS)) $(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)") $(if $(RESUME),--resume "$(RESUME)")
+TRAINING_FLAGS := $(if $(DATA),--data "$(DATA)") $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(BATCH),--batch-size $(BATCH)) \
+	$(if $(GPUS),--processes $(GPUS)) $(if $(VIEWS),--views $(VIEWS)) $(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)") \
+	$(if $(RESUME),--resume "$(RESUME)")
+FLAGS := $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(IMAGE_SIZE),--image-size $(IMAGE_SIZE)) $(TRAINING_FLAGS)
 VIEW_FLAGS := $(if $(DATA),--data "$(DATA)") $(if $(VIEWS),--views $(VIEWS)) $(if $(IMAGE_SIZE),--image-size $(IMAGE_SIZE)) \
 	$(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pretrain probe finetune predict views backbones runs test lint bench bench-backbones docs clean
+.PHONY: help setup pretrain probe finetune predict label-curve views backbones runs test lint bench bench-backbones docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -41,6 +42,9 @@ predict: $(INSTALLED) ## Say what a classifier sees on images, as a table: CLASS
 	@$(RUN) predict $(if $(CLASSIFIER),--classifier "$(CLASSIFIER)") $(if $(DATA),--data "$(DATA)") \
 		$(if $(OUT),--out "$(OUT)") $(ARGS)
 
+label-curve: $(INSTALLED) ## Say whether pretraining paid, with a report: ENCODER=run (the newest) DATA=folder LABELS="0.01 0.1 1"
+	@$(RUN) label-curve $(if $(ENCODER),--encoder "$(ENCODER)") $(if $(LABELS),--labels $(LABELS)) $(TRAINING_FLAGS) $(ARGS)
+
 views: $(INSTALLED) ## Draw augmented pairs of DATA's images, to look at before training
 	@$(RUN) views $(VIEW_FLAGS) $(ARGS)
 
@@ -59,8 +63,9 @@ lint: $(INSTALLED) ## Check format, style, types and the order of the rooms
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-bench: $(INSTALLED) ## Measure against the peers, side by side: DATA=folder of CIFAR-10 parquet, PHOTOS=folder of JPEGs
-	$(VENV)/bin/python -m benchmarks $(if $(DATA),--data "$(DATA)") $(if $(PHOTOS),--photos "$(PHOTOS)") $(ARGS)
+bench: $(INSTALLED) ## Measure beside the peers: DATA=CIFAR-10 parquet PHOTOS=folder of JPEGs LABELLED=labelled images ENCODER=run/encoder
+	$(VENV)/bin/python -m benchmarks $(if $(DATA),--data "$(DATA)") $(if $(PHOTOS),--photos "$(PHOTOS)") \
+		$(if $(LABELLED),--labelled "$(LABELLED)") $(if $(ENCODER),--encoder "$(ENCODER)") $(ARGS)
 
 bench-backbones: $(INSTALLED) ## Measure a training step of every family and write docs/backbones.md
 	$(VENV)/bin/python -m benchmarks.bench_backbones $(ARGS)

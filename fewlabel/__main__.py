@@ -20,7 +20,12 @@ COMMANDS = {
     "backbones": "List the architectures that --backbone can name, or describe one of them.",
     "runs": "List the runs made so far with their main figures.",
 }
-"""Each has a module of its name in `pipelines` with a `Config` dataclass and `run(config)`."""
+"""Each has a module in `pipelines` (see `module_of`) with a `Config` dataclass and `run(config)`."""
+
+
+def module_of(command: str) -> str:
+    """The full name of the module that runs `command`."""
+    return f"fewlabel.pipelines.{command.replace('-', '_')}"
 
 
 def _help() -> str:
@@ -58,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 + (f" Did you mean {near[0]!r}?" if near else "")
                 + f" The commands are {', '.join(COMMANDS)}."
             )
-        pipeline = import_module(f"fewlabel.pipelines.{command.replace('-', '_')}")
+        pipeline = import_module(module_of(command))
         from fewlabel.pipelines.configuration import parse
 
         status: int = pipeline.run(parse(pipeline.Config, command, rest))

@@ -8,27 +8,17 @@ from typing import TYPE_CHECKING, Any
 from fewlabel.backbones.config import BackboneConfig
 from fewlabel.data.config import SourceConfig, ViewsConfig
 from fewlabel.errors import UserError
-from fewlabel.pipelines.labelled import find_encoder, labelled_part, say, tell_leaks
+from fewlabel.pipelines.finetune_start import SCRATCH, TIMM, begin, drawn
+from fewlabel.pipelines.labelled import find_encoder, labelled_part, tell_leaks
 from fewlabel.pipelines.resumable import recorded, require_parent, run_training
 from fewlabel.supervised.config import FinetuneConfig
 from fewlabel.tracking.config import RunConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch import Tensor
 
-    from fewlabel.backbones.encoder import Encoder
-    from fewlabel.data.source import Source
-    from fewlabel.data.store import ImageStore
-    from fewlabel.supervised.few_labels import Part
 
 COMMAND = "finetune"
-
-SCRATCH = "scratch"
-TIMM = "timm:"
-
-LEAST_VALIDATION = 20
-"""Validation labels from which training is stopped by them: the log loss of fewer says little."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +98,11 @@ def _finetune(config: Config, accelerator: "Accelerator") -> Mapping[str, Any]:
     from accelerate.utils import set_seed
 
     from fewlabel.data.presets import resolve_preset
-    from fewlabel.data.source import load, require_labels
+    from fewlabel.data.source import load
     from fewlabel.data.store import cache_folder
     from fewlabel.pipelines.finetune_report import announce, conclude
     from fewlabel.supervised.classifier import save_classifier
+    from fewlabel.supervised.finetune_figures import compare, places_among
     from fewlabel.supervised.finetune_plan import settle_finetuning
     from fewlabel.supervised.finetuning import fine_tune
     from fewlabel.supervised.leaks import find_leaks
@@ -121,10 +112,9 @@ def _finetune(config: Config, accelerator: "Accelerator") -> Mapping[str, Any]:
 
     with accelerator.main_process_first():
         source = load(config.source)
-    names = require_labels(source)
     set_seed(config.training.seed)
-    config, start, stores = _begin(config, source, accelerator)
-    labelled, validation = _drawn(config, source, stores)
+    config, start, stores = begin(config, source, accelerator)
+    labelled, validation = drawn(config, stores)
     training, plan = settle_finetuning(
         config.training,
         len(labelled),
@@ -157,7 +147,7 @@ def _finetune(config: Config, accelerator: "Accelerator") -> Mapping[str, Any]:
             start,
             stores["train"],
             labelled,
-            classes=names,
+            classes=source.class_names or [],
             multi_label=source.multi_label,
             validation=None if validation is None else (stores["val"], validation),
             config=training,
@@ -169,15 +159,20 @@ def _finetune(config: Config, accelerator: "Accelerator") -> Mapping[str, Any]:
             checkpoint=checkpoint,
         )
         said = {
-            split: extract_features(classifier, stores[split], places, accelerator)
+            split: extract_features(classifier, stores[split], places, accelerator).double()
             for split, places in (("test", stores["test"].labelled), ("val", validation))
             if places is not None
         }
         if not accelerator.is_main_process:
             return {}
         parts = {split: labelled_part(store, features[split]) for split, store in stores.items()}
+        few = places_among(stores["train"].labelled, labelled)
+        if validation is not None:
+            parts["val"] = parts["val"].at(places_among(stores["val"].labelled, validation))
+        else:
+            parts.pop("val", None)
         leaked = {image for leak in leaks for split, image in (leak.left, leak.right) if split == "test"}
-        metrics = _judge(config, stores, parts, labelled, validation, said, leaked)
+        metrics = compare(said, parts, few, leaked, config=training, ordinal=config.ordinal)
         # Tables stay in result.json.
         plain = {name: figure for name, figure in metrics.items() if not isinstance(figure, list)}
         save_classifier(
@@ -204,178 +199,3 @@ def _finetune(config: Config, accelerator: "Accelerator") -> Mapping[str, Any]:
         )
         conclude(result, record.directory, config.source.data)
         return result
-
-
-def _begin(
-    config: Config, source: "Source", accelerator: "Accelerator"
-) -> "tuple[Config, Encoder, dict[str, ImageStore]]":
-    """The encoder to start from, and the splits at the size that suits it."""
-    from fewlabel.backbones.encoder import as_encoder, load_encoder
-    from fewlabel.backbones.pretrained import imagenet_encoder
-    from fewlabel.backbones.registry import create, fit_image_size, options_from
-    from fewlabel.backbones.scale import Scale
-    from fewlabel.data.sizes import stored_side, view_side
-    from fewlabel.data.store import mean_and_std, open_split
-
-    def opened(image_size: int) -> "dict[str, ImageStore]":
-        with accelerator.main_process_first():
-            side = stored_side(image_size, source.median_side)
-            return {split: open_split(source, split, side, config.source) for split in source}
-
-    encoder = config.encoder or ""
-    if encoder == SCRATCH:
-        chosen = config.backbone
-        options = options_from(chosen.backbone, chosen.backbone_option)
-        suits_source = source.hints.image_size or view_side(source.median_side)
-        size = chosen.image_size or fit_image_size(chosen.backbone, suits_source, **options)
-        backbone = create(chosen.backbone, image_size=size, in_chans=source.channels, scale=Scale.of(chosen), **options)
-        stores = opened(backbone.image_size)
-        mean, std = mean_and_std(stores["train"], config.training.seed)
-        start = as_encoder(backbone, mean=mean, std=std, bits=source.bits, provenance={}, trained=False)
-        return replace(config, backbone=replace(chosen, image_size=size)), start, stores
-    if encoder.startswith(TIMM):
-        with accelerator.main_process_first():
-            name = encoder.removeprefix(TIMM)
-            start = imagenet_encoder(name, config.backbone.image_size, source.channels, source.bits)
-        config = replace(
-            config,
-            encoder=str(start.config.provenance["run"]),
-            backbone=replace(config.backbone, image_size=start.image_size),
-        )
-    else:
-        start = load_encoder(encoder)
-        if start.backbone.in_chans != source.channels:
-            takes = start.backbone.in_chans
-            say(f"The encoder takes {takes} channels: the images, of {source.channels}, are converted.")
-    return config, start, opened(start.image_size)
-
-
-def _drawn(config: Config, source: "Source", stores: "Mapping[str, ImageStore]") -> "tuple[Tensor, Tensor | None]":
-    """The positions of the labelled images in train, and of the same share in val if they are enough to judge by.
-
-    Raises:
-        UserError: there is no such draw, or nothing to judge the result by.
-    """
-    from fewlabel.supervised.linear_probe import targets_of
-    from fewlabel.supervised.subsets import fractions_of, shots_of
-
-    seed, draws = config.training.seed, config.draw + 1
-    test = stores.get("test")
-    if test is None or test.labels is None or not len(test.labelled):
-        raise UserError(
-            f"{source.name} has no labelled test images to judge by: give a --test-share above 0, or a test split "
-            "with labels."
-        )
-    if targets_of(test.labels[test.labelled], "none") is None:
-        raise UserError(
-            f"The {len(test.labelled)} labelled test images of {source.name} all have the same label, so no figure "
-            "can be computed. Give a larger --test-share, or a test split with images of each class."
-        )
-    train = stores["train"]
-    share = config.labels or 1.0
-    subsets = (
-        fractions_of(train.ids, train.labels, train.groups, [share], draws, seed)
-        if config.shots is None
-        else shots_of(train.ids, train.labels, train.groups, [config.shots], draws, seed)
-    )
-    found = {subset.draw: subset.indices for subset in subsets}
-    if config.draw not in found:
-        raise UserError(
-            f"There is no draw {config.draw} of so many labels that differs from the ones before. Take --draw 0, or "
-            "fewer labels."
-        )
-    labelled = found[config.draw]
-    if config.shots is not None:
-        share = len(labelled) / len(train.labelled)
-    val = stores.get("val")
-    if val is None or val.labels is None or len(val.labelled) < LEAST_VALIDATION:
-        return labelled, None
-    if targets_of(val.labels[val.labelled], "none") is None:
-        return labelled, None
-    (same, *_) = fractions_of(val.ids, val.labels, val.groups, [share], 1, seed)
-    return labelled, same.indices if len(same.indices) >= LEAST_VALIDATION else None
-
-
-def _judge(
-    config: Config,
-    stores: "Mapping[str, ImageStore]",
-    parts: "Mapping[str, Part]",
-    labelled: "Tensor",
-    validation: "Tensor | None",
-    said: "Mapping[str, Tensor]",
-    leaked: set[str],
-) -> dict[str, Any]:
-    """The figures of the classifier and of the linear probe of where it started, with their intervals, on test.
-
-    Args:
-        config: settled.
-        stores: the splits.
-        parts: their labelled images, with the features that training started with.
-        labelled: positions in train of the images whose labels were used.
-        validation: likewise in val.
-        said: the classifier's probabilities of the labelled test images, and of the validation images.
-        leaked: ids of test images that stand elsewhere too.
-    """
-    import torch
-
-    from fewlabel.supervised.bootstrap import figures_with_intervals, paired_difference
-    from fewlabel.supervised.linear_probe import choose_penalty, fit_probe
-    from fewlabel.supervised.metrics import Predictions, best_threshold
-
-    training, test = config.training, parts["test"]
-
-    def places(split: str, positions: "Tensor") -> "Tensor":
-        return torch.searchsorted(stores[split].labelled, positions)
-
-    few = parts["train"].at(places("train", labelled))
-    penalty = choose_penalty(
-        few.features,
-        few.labels,
-        few.groups,
-        class_weights=training.class_weights,
-        validation=None,
-        seed=training.seed,
-    ).value
-    classes = said["test"].shape[1]
-    probe = fit_probe(few.features, few.labels, classes, penalty=penalty, class_weights=training.class_weights)
-    answers = {
-        "finetuned": {split: found.double() for split, found in said.items()},
-        "probe": {"test": probe.probabilities(test.features)},
-    }
-    known = None
-    if validation is not None:
-        val = parts["val"].at(places("val", validation))
-        answers["probe"]["val"], known = probe.probabilities(val.features), val.labels
-    two_classes = classes == 2 and known is not None and known.ndim == 1 and len(torch.unique(known)) == 2
-
-    def predictions(method: str, kept: "Tensor") -> list[Predictions]:
-        found, threshold = answers[method], None
-        if two_classes and known is not None:
-            threshold = best_threshold(found["val"][:, 1].numpy(), known.numpy())
-        return [
-            Predictions(
-                found["test"][kept].numpy(), test.labels[kept].numpy(), threshold=threshold, ordinal=config.ordinal
-            )
-        ]
-
-    def figures(kept: "Tensor") -> dict[str, Any]:
-        groups = test.at(kept).groups
-        tuned, frozen = predictions("finetuned", kept), predictions("probe", kept)
-        of_tuned, of_frozen = (figures_with_intervals(method, groups, seed=training.seed) for method in (tuned, frozen))
-        gains = {
-            f"gain_{name}": paired_difference(tuned, frozen, name, groups, seed=training.seed)
-            for name in ("auroc", "accuracy")
-        }
-        named = {**of_tuned, **{f"probe_{name}": figure for name, figure in of_frozen.items()}, **gains}
-        return {name: asdict(figure) for name, figure in named.items()}
-
-    metrics = figures(torch.arange(len(test.ids)))
-    clean = torch.tensor([place for place, image in enumerate(test.ids) if image not in leaked], dtype=torch.int64)
-    if len(clean) == len(test.ids):
-        return metrics
-    try:
-        rows = figures(clean)
-    except UserError as error:
-        say(f"Without the test images that stand elsewhere too there are no figures: {error}")
-        return metrics
-    return {**metrics, "without_leaks": [{"figure": name, **figure} for name, figure in rows.items()]}

@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fewlabel.errors import UserError
-from fewlabel.pipelines.labelled import say
+from fewlabel.pipelines.labelled import open_labelled
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import Tensor
 
+    from fewlabel.backbones.backbone import Backbone
     from fewlabel.backbones.encoder import Encoder
     from fewlabel.data.source import Source
     from fewlabel.data.store import ImageStore
@@ -28,68 +29,52 @@ LEAST_VALIDATION = 20
 def begin(
     config: "Config", source: "Source", accelerator: "Accelerator"
 ) -> "tuple[Config, Encoder, dict[str, ImageStore]]":
-    """The encoder to start from, and the splits at the size that suits it."""
+    """The encoder to start from, and the splits at the size that suits it.
+
+    Raises:
+        UserError: there are no labels to learn from or to judge by, or there is no such encoder.
+    """
     from fewlabel.backbones.encoder import as_encoder, load_encoder
     from fewlabel.backbones.pretrained import imagenet_encoder
     from fewlabel.backbones.registry import create, fit_image_size, options_from
     from fewlabel.backbones.scale import Scale
-    from fewlabel.data.sizes import stored_side, view_side
-    from fewlabel.data.store import mean_and_std, open_split
+    from fewlabel.data.sizes import view_side
+    from fewlabel.data.store import mean_and_std
 
-    def opened(image_size: int) -> "dict[str, ImageStore]":
+    def opened(backbone: "Backbone") -> "dict[str, ImageStore]":
         with accelerator.main_process_first():
-            side = stored_side(image_size, source.median_side)
-            return {split: open_split(source, split, side, config.source) for split in source}
+            return open_labelled(source, backbone, config.source, ordinal=config.ordinal)
 
-    encoder = config.encoder or ""
+    encoder, chosen = config.encoder or "", config.backbone
     if encoder == SCRATCH:
-        chosen = config.backbone
         options = options_from(chosen.backbone, chosen.backbone_option)
         suits_source = source.hints.image_size or view_side(source.median_side)
         size = chosen.image_size or fit_image_size(chosen.backbone, suits_source, **options)
         backbone = create(chosen.backbone, image_size=size, in_chans=source.channels, scale=Scale.of(chosen), **options)
-        stores = opened(backbone.image_size)
+        stores = opened(backbone)
         mean, std = mean_and_std(stores["train"], config.training.seed)
         start = as_encoder(backbone, mean=mean, std=std, bits=source.bits, provenance={}, trained=False)
         return replace(config, backbone=replace(chosen, image_size=size)), start, stores
     if encoder.startswith(TIMM):
         with accelerator.main_process_first():
-            name = encoder.removeprefix(TIMM)
-            start = imagenet_encoder(name, config.backbone.image_size, source.channels, source.bits)
-        config = replace(
-            config,
-            encoder=str(start.config.provenance["run"]),
-            backbone=replace(config.backbone, image_size=start.image_size),
-        )
+            start = imagenet_encoder(encoder.removeprefix(TIMM), chosen.image_size, source.channels, source.bits)
+        chosen = replace(chosen, image_size=start.image_size)
+        config = replace(config, encoder=str(start.config.provenance["run"]), backbone=chosen)
     else:
         start = load_encoder(encoder)
-        if start.backbone.in_chans != source.channels:
-            takes = start.backbone.in_chans
-            say(f"The encoder takes {takes} channels: the images, of {source.channels}, are converted.")
-    return config, start, opened(start.image_size)
+    return config, start, opened(start.backbone)
 
 
-def drawn(config: "Config", source: "Source", stores: "Mapping[str, ImageStore]") -> "tuple[Tensor, Tensor | None]":
+def drawn(config: "Config", stores: "Mapping[str, ImageStore]") -> "tuple[Tensor, Tensor | None]":
     """The positions of the labelled images in train, and of the same share in val if they are enough to judge by.
 
     Raises:
-        UserError: there is no such draw, or nothing to judge the result by.
+        UserError: there is no such draw.
     """
     from fewlabel.supervised.linear_probe import targets_of
     from fewlabel.supervised.subsets import fractions_of, shots_of
 
     seed, draws = config.training.seed, config.draw + 1
-    test = stores.get("test")
-    if test is None or test.labels is None or not len(test.labelled):
-        raise UserError(
-            f"{source.name} has no labelled test images to judge by: give a --test-share above 0, or a test split "
-            "with labels."
-        )
-    if targets_of(test.labels[test.labelled], "none") is None:
-        raise UserError(
-            f"The {len(test.labelled)} labelled test images of {source.name} all have the same label, so no figure "
-            "can be computed. Give a larger --test-share, or a test split with images of each class."
-        )
     train = stores["train"]
     share = config.labels or 1.0
     subsets = (

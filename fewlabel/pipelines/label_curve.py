@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fewlabel.data.config import SourceConfig, ViewsConfig
 from fewlabel.errors import UserError
-from fewlabel.pipelines.label_curve_report import conclude
 from fewlabel.pipelines.labelled import find_encoder, labelled_part, open_labelled, say, subsets_of, tell_leaks
 from fewlabel.pipelines.resumable import recorded, require_parent, run_training
 from fewlabel.supervised.config import FewLabelsConfig, FinetuneConfig
@@ -76,6 +75,7 @@ def _label_curve(config: Config, accelerator: "Accelerator") -> Mapping[str, Any
     from fewlabel.backbones.encoder import load_encoder
     from fewlabel.data.presets import resolve_preset
     from fewlabel.data.source import load, require_labels
+    from fewlabel.pipelines.label_curve_report import conclude
     from fewlabel.supervised.answers import AnswerFolder
     from fewlabel.supervised.few_labels import amounts_of
     from fewlabel.supervised.label_curve import LabelCurve
@@ -87,7 +87,7 @@ def _label_curve(config: Config, accelerator: "Accelerator") -> Mapping[str, Any
     encoder = load_encoder(directory)
     with accelerator.main_process_first():
         source = load(config.source)
-        stores = open_labelled(source, encoder, config.source, ordinal=config.few.ordinal)
+        stores = open_labelled(source, encoder.backbone, config.source, ordinal=config.few.ordinal)
     views, data = config.views, config.source.data
     config = replace(
         config,

@@ -9,7 +9,7 @@ from fewlabel.errors import UserError
 from fewlabel.supervised.config import FewLabelsConfig
 
 if TYPE_CHECKING:
-    from fewlabel.backbones.encoder import Encoder
+    from fewlabel.backbones.backbone import Backbone
     from fewlabel.data.source import Source
     from fewlabel.data.store import ImageStore
     from fewlabel.supervised.few_labels import Part
@@ -45,9 +45,9 @@ def find_encoder(given: Path | None) -> Path:
 
 
 def open_labelled(
-    source: "Source", encoder: "Encoder", config: SourceConfig, *, ordinal: bool
+    source: "Source", backbone: "Backbone", config: SourceConfig, *, ordinal: bool
 ) -> "dict[str, ImageStore]":
-    """The splits of a source with labels, at the size that suits the encoder.
+    """The splits of a source with labels, at the size that suits the backbone.
 
     Raises:
         UserError: there are no labels to learn from or to judge by, or `ordinal` is said of labels without an order.
@@ -63,7 +63,7 @@ def open_labelled(
             f"--ordinal is for classes that are grades, but an image of {source.name} may have several labels "
             f"({', '.join(names[:3])} ...), which have no order. Leave it out."
         )
-    side = stored_side(encoder.image_size, source.median_side)
+    side = stored_side(backbone.image_size, source.median_side)
     stores = {split: open_split(source, split, side, config) for split in source}
     test = stores.get("test")
     if test is None or test.labels is None or not len(test.labelled):
@@ -76,7 +76,7 @@ def open_labelled(
             f"The {len(test.labelled)} labelled test images of {source.name} all have the same label, so no figure "
             "can be computed. Give a larger --test-share, or a test split with images of each class."
         )
-    channels = encoder.backbone.in_chans
+    channels = backbone.in_chans
     if channels != source.channels:
         say(f"The encoder takes {channels} channels: the images, of {source.channels}, are converted.")
     return stores

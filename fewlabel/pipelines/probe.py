@@ -90,7 +90,7 @@ def _probe(config: Config, encoder: "Encoder", source: Any) -> tuple[dict[str, A
     from fewlabel.training.feature_store import features_of
     from fewlabel.training.processes import make_accelerator
 
-    stores = open_labelled(source, encoder, config.source, ordinal=config.few.ordinal)
+    stores = open_labelled(source, encoder.backbone, config.source, ordinal=config.few.ordinal)
     accelerator = make_accelerator(TrainingConfig(), "fp32")
     cache = cache_folder(config.source)
     learned = features_of(encoder, stores, source.fingerprint, accelerator, cache_dir=cache)

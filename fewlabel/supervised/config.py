@@ -80,9 +80,8 @@ class FinetuneConfig(TrainingConfig):
     optimizer: Literal["auto", "adamw", "lars"] = "auto"
     """auto: adamw."""
     lr: float | None = None
-    """Peak learning rate, of the classifier; layers before it have less (see --layer-decay). Default: 0.001 from a
-    trained encoder, 0.003 from scratch, a third of these where the backbone isn't convolutional; times
-    sqrt(batch/64)."""
+    """Peak learning rate, of the classifier; layers before it have less (see --layer-decay). Default:
+    0.003 x sqrt(batch/64) with a convolutional backbone and 0.001 x sqrt(batch/64) with another."""
     weight_decay: float | None = None
     """Default: 0.05. Biases, norms and what the backbone names are exempt."""
     warmup_epochs: float | None = None
@@ -92,7 +91,7 @@ class FinetuneConfig(TrainingConfig):
     evaluate_steps: int | None = None
     """Steps between evaluations on the validation labels. Default: a twentieth of the run."""
     layer_decay: float | None = None
-    """How many times the learning rate of a twelfth of the network's depth is that of the next twelfth. Default: 0.75
+    """How many times the learning rate of a twelfth of the network's depth is that of the next twelfth. Default: 0.85
     from a trained encoder, 1 from scratch."""
     label_smoothing: float = 0.1
     """Share of each label that is spread evenly over all classes."""

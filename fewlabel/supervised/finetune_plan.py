@@ -50,7 +50,7 @@ def settle_finetuning(
     epochs = config.epochs
     if epochs is None and config.max_steps is None:
         epochs = min(100, max(10, math.ceil(STEPS / steps_per_epoch)))
-    lr = (1e-3 if trained else 3e-3) * math.sqrt(batch / 64) * (1 if convolutional else 1 / 3)
+    lr = (3e-3 if convolutional else 1e-3) * math.sqrt(batch / 64)
     head = config.head if config.head != "auto" else "probe" if trained else "zero"
     settled = replace(
         config,
@@ -59,7 +59,7 @@ def settle_finetuning(
         optimizer="adamw" if config.optimizer == "auto" else config.optimizer,
         lr=lr if config.lr is None else config.lr,
         weight_decay=0.05 if config.weight_decay is None else config.weight_decay,
-        layer_decay=config.layer_decay or (0.75 if trained else 1.0),
+        layer_decay=config.layer_decay or (0.85 if trained else 1.0),
         head=head,
     )
     plan = plan_steps(settled, steps_per_epoch, None)

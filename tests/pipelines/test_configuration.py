@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fewlabel
-from fewlabel.__main__ import COMMANDS
+from fewlabel.__main__ import COMMANDS, module_of
 from fewlabel.errors import UserError
 from fewlabel.pipelines import pretrain
 from fewlabel.pipelines.configuration import as_dict, from_dict, load_config, parse
@@ -40,14 +40,14 @@ def options(kind):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_read_by_something(command):
-    config = import_module(f"fewlabel.pipelines.{command}").Config
+    config = import_module(module_of(command)).Config
     assert set(options(config)) <= attributes_read()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_make_and_of_the_commands_agree(command):
     """The summary in the list of commands is the first line of the command's own help."""
-    assert import_module(f"fewlabel.pipelines.{command}").Config.__doc__.startswith(COMMANDS[command].split(":")[0])
+    assert import_module(module_of(command)).Config.__doc__.startswith(COMMANDS[command].split(":")[0])
 
 
 def test_through_json_and_back():

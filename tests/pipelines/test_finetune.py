@@ -84,7 +84,7 @@ def test_the_result_has_figures_for_it_and_for_the_probe_with_their_intervals(fi
 def test_the_directory_stands_on_its_own(finished):
     config = read(finished / "config.json")["config"]
     training = config["training"]
-    assert (training["head"], training["layer_decay"], training["optimizer"]) == ("probe", 0.75, "adamw")
+    assert (training["head"], training["layer_decay"], training["optimizer"]) == ("probe", 0.85, "adamw")
     assert None not in (training["batch_size"], training["lr"], training["weight_decay"], training["evaluate_steps"])
     classifier = fewlabel.load_classifier(finished / "classifier")
     assert classifier.class_names == [str(digit) for digit in range(10)]

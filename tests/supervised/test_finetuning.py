@@ -331,7 +331,7 @@ def test_few_images_get_small_batches_and_about_as_many_steps(labelled, processe
     config, plan = settle_finetuning(FinetuneConfig(), labelled, **options)
     assert (config.batch_size, config.epochs) == (batch, epochs)
     assert plan.total_steps == epochs * (labelled // batch)
-    assert (config.head, config.layer_decay) == ("probe", 0.75)
+    assert (config.head, config.layer_decay) == ("probe", 0.85)
     assert settle_finetuning(config, labelled, **options) == (config, plan)
 
 

@@ -121,7 +121,7 @@ def test_two_processes_from_scratch_on_a_folder(start, stripes, tmp_path):
     run = tmp_path / "run"
     arguments = ("--data", stripes, "--processes", 2, "--max-steps", 6, "--evaluate-steps", 3, "--out", run, "--json")
     process = start("finetune", *SCRATCH, *arguments)
-    output, messages = process.communicate(timeout=150)
+    output, messages = process.communicate(timeout=300)
     assert process.returncode == 0, messages
     assert json.loads(output) == read(run / "result.json")
     assert read(run / "config.json")["config"]["training"]["processes"] == 2

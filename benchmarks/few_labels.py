@@ -1,0 +1,150 @@
+"""`python -m benchmarks.few_labels RECIPE --data PATH`: from images to a label curve, by the clock, as a user does it.
+
+Runs `fewlabel pretrain` and `fewlabel label-curve` with the recipe's options, and writes their figures, seconds,
+settings and seeds to results/few-labels-<recipe>.json and the table of all such files to results/few-labels.md. A
+recipe's options were chosen on the validation split; the test split was looked at by these runs alone.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import about
+from fewlabel.files import atomic_write_text, read_json, write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Options of the two commands, beside `--data` and `--out`."""
+
+    title: str
+    pretrain: tuple[str, ...]
+    label_curve: tuple[str, ...]
+
+
+# ImageNet's stem makes a ResNet-18 at 28 px 14 times cheaper, which buys the epochs that chest X-rays need on two cores.
+RECIPES = {
+    "pneumoniamnist": Recipe(
+        "PneumoniaMNIST, ResNet-18, 45 minutes on two cores",
+        pretrain=(
+            *("--backbone", "resnet18", "--image-size", "28", "--backbone-option", "small_stem=false"),
+            *(
+                "--epochs",
+                "40",
+                "--batch-size",
+                "128",
+                "--lr",
+                "0.001",
+                "--warmup-epochs",
+                "2",
+                "--temperature",
+                "0.15",
+            ),
+        ),
+        label_curve=("--draws", "5", "--max-steps", "150", "--methods", "probe", "untrained", "finetune", "scratch"),
+    ),
+}
+
+
+def main() -> int:
+    """Run one recipe, or write the table anew."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.few_labels", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "recipe", choices=[*RECIPES, "table"], help="'table' only writes the table of what was measured"
+    )
+    parser.add_argument("--data", type=Path, help="the images")
+    parser.add_argument("--out", type=Path, help="folder for the two runs; by default a temporary one")
+    options = parser.parse_args()
+    if options.recipe != "table":
+        if options.data is None or not options.data.exists():
+            parser.error("--data must name the images")
+        with tempfile.TemporaryDirectory() as folder:
+            measure(options.recipe, options.data, options.out or Path(folder))
+    found = {
+        path.stem.removeprefix("few-labels-"): read_json(path) for path in sorted(RESULTS.glob("few-labels-*.json"))
+    }
+    atomic_write_text(RESULTS / "few-labels.md", page(found))
+    return 0
+
+
+def measure(name: str, data: Path, out: Path) -> None:
+    """Run the two commands and write their figures."""
+    recipe = RECIPES[name]
+    origin = about(f"python -m benchmarks.few_labels {name} --data PATH", (), os.getloadavg()[0])
+    given = ("--data", str(data))
+    pretrained, pretraining = _timed("pretrain", *recipe.pretrain, *given, "--out", str(out / "pretrain"))
+    curve, evaluation = _timed(
+        "label-curve", *recipe.label_curve, "--encoder", str(out / "pretrain"), *given, "--out", str(out / "curve")
+    )
+    write_json(
+        RESULTS / f"few-labels-{name}.json",
+        {
+            **origin,
+            **asdict(recipe),
+            "seconds": {"pretraining": round(pretraining), "evaluation": round(evaluation)},
+            "source": {key: curve["source"][key] for key in ("name", "fingerprint", "images")},
+            "pretrained": pretrained["metrics"],
+            "verdict": [sentence for sentence in curve["verdict"] if "ImageNet weights are left out" not in sentence],
+            "curve": curve["metrics"]["curve"],
+            "gain": curve["metrics"]["gain"],
+            "leaks": len(curve["leaks"]),
+        },
+    )
+
+
+def _timed(command: str, *arguments: str) -> tuple[dict[str, Any], float]:
+    """The result of a command, and its seconds from start to end."""
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "fewlabel", command, *arguments, "--json"], stdout=subprocess.PIPE, check=True
+    )
+    return json.loads(done.stdout), time.perf_counter() - started
+
+
+def page(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table of all recipes that were measured, as Markdown."""
+    lines = [
+        "# What few labels give",
+        "",
+        "Mean over draws of the labels on the test images, with its 95 % interval. Options were chosen on the",
+        "validation images. `python -m benchmarks.few_labels RECIPE --data PATH` measures a recipe again.",
+    ]
+    for name, result in found.items():
+        machine, seconds = result["machine"], result["seconds"]
+        lines += [
+            "",
+            f"## {result['title']}",
+            "",
+            f"- Recipe `{name}`: `fewlabel pretrain {' '.join(result['pretrain'])}`, then "
+            f"`fewlabel label-curve {' '.join(result['label_curve'])}`",
+            f"- {machine['cpu']}, {machine['cores']} cores, {result['date']}: pretraining "
+            f"{seconds['pretraining'] / 60:.1f} min, everything else {seconds['evaluation'] / 60:.1f} min; "
+            f"load average before {result['load_average_before']}",
+            *(f"- {sentence}" for sentence in result["verdict"]),
+            "",
+            "| labels | method | draws | AUROC | accuracy |",
+            "|---|---|---|---|---|",
+            *(_row(row) for row in sorted(result["curve"], key=lambda row: row["labels"])),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(row: Mapping[str, Any]) -> str:
+    figures = [
+        f"{row[name]['mean']:.3f} ({row[name]['low']:.3f} to {row[name]['high']:.3f})" for name in ("auroc", "accuracy")
+    ]
+    return f"| {row['labels']:,} | {row['method'].replace('_', ' ')} | {row['draws']} | {' | '.join(figures)} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

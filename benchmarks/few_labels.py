@@ -6,12 +6,10 @@ recipe's options were chosen on the validation split; the test split was looked 
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +30,7 @@ class Recipe:
     label_curve: tuple[str, ...]
 
 
-# ImageNet's stem makes a ResNet-18 at 28 px 14 times cheaper, which buys the epochs that chest X-rays need on two cores.
+# ImageNet's stem makes a ResNet-18 at 28 px 14 times cheaper, which buys the epochs that X-rays need on two cores.
 RECIPES = {
     "pneumoniamnist": Recipe(
         "PneumoniaMNIST, ResNet-18, 45 minutes on two cores",
@@ -63,7 +61,9 @@ def main() -> int:
         "recipe", choices=[*RECIPES, "table"], help="'table' only writes the table of what was measured"
     )
     parser.add_argument("--data", type=Path, help="the images")
-    parser.add_argument("--out", type=Path, help="folder for the two runs; by default a temporary one")
+    parser.add_argument(
+        "--out", type=Path, help="folder for the two runs, which go on if they are there; by default a temporary one"
+    )
     options = parser.parse_args()
     if options.recipe != "table":
         if options.data is None or not options.data.exists():
@@ -82,16 +82,14 @@ def measure(name: str, data: Path, out: Path) -> None:
     recipe = RECIPES[name]
     origin = about(f"python -m benchmarks.few_labels {name} --data PATH", (), os.getloadavg()[0])
     given = ("--data", str(data))
-    pretrained, pretraining = _timed("pretrain", *recipe.pretrain, *given, "--out", str(out / "pretrain"))
-    curve, evaluation = _timed(
-        "label-curve", *recipe.label_curve, "--encoder", str(out / "pretrain"), *given, "--out", str(out / "curve")
-    )
+    pretrained = _result("pretrain", out / "pretrain", *recipe.pretrain, *given)
+    curve = _result("label-curve", out / "curve", *recipe.label_curve, "--encoder", str(out / "pretrain"), *given)
     write_json(
         RESULTS / f"few-labels-{name}.json",
         {
             **origin,
             **asdict(recipe),
-            "seconds": {"pretraining": round(pretraining), "evaluation": round(evaluation)},
+            "seconds": {"pretraining": round(pretrained["seconds"]), "evaluation": round(curve["seconds"])},
             "source": {key: curve["source"][key] for key in ("name", "fingerprint", "images")},
             "pretrained": pretrained["metrics"],
             "verdict": [sentence for sentence in curve["verdict"] if "ImageNet weights are left out" not in sentence],
@@ -102,13 +100,14 @@ def measure(name: str, data: Path, out: Path) -> None:
     )
 
 
-def _timed(command: str, *arguments: str) -> tuple[dict[str, Any], float]:
-    """The result of a command, and its seconds from start to end."""
-    started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "fewlabel", command, *arguments, "--json"], stdout=subprocess.PIPE, check=True
-    )
-    return json.loads(done.stdout), time.perf_counter() - started
+def _result(command: str, out: Path, *arguments: str) -> dict[str, Any]:
+    """The result of a command in `out`: as it stands there, or after going on or beginning."""
+    if not (out / "result.json").exists():
+        begun = (out / "config.json").exists()
+        given = ("--resume", str(out)) if begun else (*arguments, "--out", str(out))
+        subprocess.run([sys.executable, "-m", "fewlabel", command, *given], check=True)
+    result: dict[str, Any] = read_json(out / "result.json")
+    return result
 
 
 def page(found: Mapping[str, Mapping[str, Any]]) -> str:

@@ -148,7 +148,10 @@ def _add_figures(page: "Page", metrics: Mapping[str, Any], asked: Sequence[str],
     figures = _figures(rows)
     for amount in asked:
         here = [row for row in rows if _asked(row) == amount]
-        draws = f"{here[0]['draws']} draws" if here[0]["draws"] > 1 else "a single draw"
+        fewest, most = min(row["draws"] for row in here), max(row["draws"] for row in here)
+        draws = f"{fewest} draws" if fewest > 1 else "a single draw"
+        if fewest < most:
+            draws += f", on which networks were trained {most} times"
         page.table(
             ["Method", *map(figure_name, figures)],
             [[method_name(row["method"]), *(row.get(name) for name in figures)] for row in here],

@@ -138,6 +138,8 @@ def _finetune(config: Config, accelerator: "Accelerator") -> Mapping[str, Any]:
         record.rewind(checkpoint.step if checkpoint else -1)
         if accelerator.is_main_process:
             announce(config, source, stores, start, labelled, validation, plan, record.directory, checkpoint)
+        if start.directory is not None:
+            record.log_input(f"encoder-{start.config.name}", "encoder", start.directory)
         features = features_of(start, stores, source.fingerprint, accelerator, cache_dir=cache_folder(config.source))
         leaks = []
         if accelerator.is_main_process:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fewlabel.errors import UserError
-from fewlabel.pipelines.labelled import open_labelled
+from fewlabel.pipelines.labelled import open_labelled, subsets_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -21,9 +21,6 @@ __all__ = ["SCRATCH", "TIMM", "begin", "drawn"]
 
 SCRATCH = "scratch"
 TIMM = "timm:"
-
-LEAST_VALIDATION = 20
-"""Validation labels from which training is stopped by them: the log loss of fewer says little."""
 
 
 def begin(
@@ -71,30 +68,23 @@ def drawn(config: "Config", stores: "Mapping[str, ImageStore]") -> "tuple[Tensor
     Raises:
         UserError: there is no such draw.
     """
-    from fewlabel.supervised.linear_probe import targets_of
-    from fewlabel.supervised.subsets import fractions_of, shots_of
+    from fewlabel.supervised.config import FewLabelsConfig
+    from fewlabel.supervised.subsets import validation_subset
 
-    seed, draws = config.training.seed, config.draw + 1
-    train = stores["train"]
-    share = config.labels or 1.0
-    subsets = (
-        fractions_of(train.ids, train.labels, train.groups, [share], draws, seed)
-        if config.shots is None
-        else shots_of(train.ids, train.labels, train.groups, [config.shots], draws, seed)
+    train, val, seed = stores["train"], stores.get("val"), config.training.seed
+    few = FewLabelsConfig(
+        labels=() if config.shots is not None else (config.labels or 1.0,),
+        shots=() if config.shots is None else (config.shots,),
+        draws=config.draw + 1,
     )
-    found = {subset.draw: subset.indices for subset in subsets}
+    found = {subset.draw: subset.indices for subset in subsets_of(train, few, seed)}
     if config.draw not in found:
         raise UserError(
             f"There is no draw {config.draw} of so many labels that differs from the ones before. Take --draw 0, or "
             "fewer labels."
         )
     labelled = found[config.draw]
-    if config.shots is not None:
-        share = len(labelled) / len(train.labelled)
-    val = stores.get("val")
-    if val is None or val.labels is None or len(val.labelled) < LEAST_VALIDATION:
+    if val is None:
         return labelled, None
-    if targets_of(val.labels[val.labelled], "none") is None:
-        return labelled, None
-    (same, *_) = fractions_of(val.ids, val.labels, val.groups, [share], 1, seed)
-    return labelled, same.indices if len(same.indices) >= LEAST_VALIDATION else None
+    share = len(labelled) / len(train.labelled)
+    return labelled, validation_subset(val.ids, val.labels, val.groups, share, seed)

@@ -59,6 +59,7 @@ def run(config: Config) -> int:
         source={"name": source.name, "data": config.source.data, "fingerprint": source.fingerprint},
         project=config.run.project,
     ) as record:
+        record.log_input(f"encoder-{encoder.config.name}", "encoder", directory)
         metrics, leaks = _probe(config, encoder, source)
         result = record.finish(
             metrics, backbone=encoder.config.name, encoder=str(directory), leaks=[asdict(leak) for leak in leaks]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fewlabel.backbones import load_encoder, save_encoder
+from fewlabel.backbones.meta import without_weights
 from fewlabel.backbones.registry import all_families, check, create, fit_image_size
 from fewlabel.backbones.scale import Scale
 
@@ -13,7 +14,7 @@ FAMILIES = [family.name for family in all_families()]
 LARGE = [family.large for family in all_families()]
 SMALLEST = ["resnet10t", "resnetv2_18", "mobilenetv1_100", "mobilenetv3_small_050", "mobilenetv4_conv_small"]
 CONVOLUTIONAL = {family.name for family in all_families() if family.convolutional}
-SCALE = Scale(1.5, 1.25)
+SCALE = Scale(1.5, 0.75)
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, *SMALLEST, "timm/deit_tiny_patch16_224"])
@@ -29,10 +30,11 @@ def test_no_image_sees_another_in_eval_mode(random_images, name):
 
 
 @pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("size", [32, 48])
+@pytest.mark.parametrize(("size", "width"), [(32, 1), (48, 0.5)])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_parameter_gets_a_finite_gradient(random_images, name, size, bf16):
-    backbone = create(name, image_size=fit_image_size(name, size))
+def test_every_parameter_gets_a_finite_gradient(random_images, name, size, width, bf16):
+    """Narrower at the larger size, as bfloat16 is slow on a processor without it."""
+    backbone = create(name, image_size=fit_image_size(name, size), scale=Scale(width=width))
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         features = backbone(random_images(2, 3, backbone.image_size))
     assert features.isfinite().all()
@@ -95,8 +97,10 @@ def test_a_32_px_image_ends_in_a_4x4_map_only_with_the_small_stem(random_images,
 def test_what_is_recorded_rebuilds_the_same_network(name, scale):
     if name.startswith("timm/"):
         scale = Scale(resolution=scale.resolution)
-    first = create(name, image_size=32, in_chans=1, scale=scale)
-    again = create(first.name, image_size=first.image_size, in_chans=first.in_chans, scale=first.scale, **first.options)
+    with without_weights():
+        first = create(name, image_size=32, in_chans=1, scale=scale)
+        recorded = {"image_size": first.image_size, "in_chans": first.in_chans, "scale": first.scale}
+        again = create(first.name, **recorded, **first.options)
     assert again.timm_call == first.timm_call
     assert again.image_size == first.image_size
     assert [v.shape for v in again.state_dict().values()] == [v.shape for v in first.state_dict().values()]

@@ -7,9 +7,30 @@ import pytest
 from fewlabel import load_encoder
 from fewlabel.__main__ import main
 from fewlabel.backbones.catalogue import entries
+from fewlabel.data import source, store
 
 GIANT = 12_000_000
 """Parameters from which on a network is scaled down: writing it three times would take minutes and gigabytes."""
+
+
+@pytest.fixture(scope="module")
+def read_once():
+    """The images are the same in every run: read and decode them in the first one."""
+    opened, decode = {}, store.open_split
+
+    def open_split(found, split, side, config):
+        if (split, side) not in opened:
+            opened[split, side] = decode(found, split, side, config)
+        return opened[split, side]
+
+    return functools.cache(source.load), open_split
+
+
+@pytest.fixture
+def quick(monkeypatch, read_once):
+    load, open_split = read_once
+    monkeypatch.setattr("fewlabel.data.source.load", load)
+    monkeypatch.setattr("fewlabel.data.store.open_split", open_split)
 
 
 @pytest.fixture
@@ -25,7 +46,7 @@ def few_evaluated(monkeypatch):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.name)
-def test_every_name_pretrains_on_the_embedded_source_and_loads_again(few_evaluated, tmp_path, entry):
+def test_every_name_pretrains_on_the_embedded_source_and_loads_again(quick, few_evaluated, tmp_path, entry):
     scale = (
         ("--scale-depth", "0.5", "--scale-width", "0.25")
         if entry.name != entry.family and entry.parameters > GIANT

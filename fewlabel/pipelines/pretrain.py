@@ -198,7 +198,7 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
         record.log_artifact(f"encoder-{backbone.name}", "encoder", record.encoder, metrics)
         in_wandb = record.wandb_directory is not None
         result = record.finish(metrics, encoder=str(record.encoder), backbone=backbone.name)
-        conclude(result, record.directory, in_wandb)
+        conclude(result, record.directory, in_wandb=in_wandb, labelled=source.class_names is not None)
         return result
 
 

@@ -58,8 +58,8 @@ def _scaled(backbone: Backbone) -> str:
     return "".join(f", {name} x {value:.3g}" for name, value in parts if value != 1)
 
 
-def conclude(result: Mapping[str, Any], directory: Path, in_wandb: bool) -> None:
-    """Print the figures, where everything is and what to type next."""
+def conclude(result: Mapping[str, Any], directory: Path, *, in_wandb: bool, labelled: bool) -> None:
+    """Print the figures, where everything is and what to type next, which depends on whether there are labels."""
     metrics = result["metrics"]
     if "knn_accuracy" in metrics:
         for name, label in (("knn_accuracy", "learned"), ("knn_accuracy_untrained", "untrained")):
@@ -75,7 +75,10 @@ def conclude(result: Mapping[str, Any], directory: Path, in_wandb: bool) -> None
     _print(f"Run:     {directory}")
     if in_wandb:
         _print(f"Curves:  {as_typed('wandb')} leet {shlex.quote(str(directory / 'wandb'))}")
-    _print(f"Next:    {as_typed()} runs")
+    command = "runs"
+    if labelled:
+        command = f"label-curve --encoder {shlex.quote(str(directory))} --data {shlex.quote(result['source']['data'])}"
+    _print(f"Next:    {as_typed()} {command}")
 
 
 def _print(text: str) -> None:

@@ -102,7 +102,7 @@ def _cautions(rows: Rows, images: int, groups: int | None) -> list[str]:
         of = f", of {groups} groups" if groups is not None else ""
         said.append(
             f"Take care: the test side has only {images:,} images{of}. Intervals from so few are rough; "
-            f"the widest spans {widest:.3f}."
+            f"the widest spans {widest:.3f}. Where the splits were made here, a larger --test-share tells more."
         )
     elif widest > _WIDE:
         said.append(

@@ -101,11 +101,12 @@ def test_imagenet_weights_are_compared_in_the_same_use():
 
 def test_few_test_images_or_groups_are_a_caution():
     assert verdict(rows(UP), test_images=10)[-1] == (
-        "Take care: the test side has only 10 images. Intervals from so few are rough; the widest spans 0.060."
+        "Take care: the test side has only 10 images. Intervals from so few are rough; the widest spans 0.060. "
+        "Where the splits were made here, a larger --test-share tells more."
     )
     assert verdict(rows(UP), test_images=900, test_groups=7)[-1] == (
         "Take care: the test side has only 900 images, of 7 groups. Intervals from so few are rough; "
-        "the widest spans 0.060."
+        "the widest spans 0.060. Where the splits were made here, a larger --test-share tells more."
     )
     assert not any("Take care" in sentence for sentence in verdict(rows(UP), test_images=900, test_groups=200))
 

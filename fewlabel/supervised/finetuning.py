@@ -80,15 +80,27 @@ class FineTuning(Task):
         self.register_buffer("stale", torch.tensor(0))
         self.views = views
         self._config, self._freeze_batch_norm = config, freeze_batch_norm
-        outputs = torch.from_numpy(targets.outputs)
-        known = labels[:, outputs] if labels.ndim == 2 else labels[:, None] == outputs
-        smoothing, spread = config.label_smoothing, 2 if classifier.multi_label else len(outputs)
-        weights = torch.from_numpy(targets.for_others(labels.numpy()).weights)
+        self._targets = targets
+        wanted, weights = self._goal(labels)
         # What follows from the data is no state of the training.
-        self.register_buffer("_outputs", outputs, persistent=False)
-        self.register_buffer("_wanted", (known == 1).float() * (1 - smoothing) + smoothing / spread, persistent=False)
-        self.register_buffer("_weights", weights.float(), persistent=False)
+        self.register_buffer("_outputs", torch.from_numpy(targets.outputs), persistent=False)
+        self.register_buffer("_wanted", wanted, persistent=False)
+        self.register_buffer("_weights", weights, persistent=False)
         self.train()
+
+    def _goal(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What the outputs' probabilities should be for images with these labels, and what each counts."""
+        outputs = torch.from_numpy(self._targets.outputs)
+        known = labels[:, outputs] if labels.ndim == 2 else labels[:, None] == outputs
+        smoothing, spread = self._config.label_smoothing, 2 if self.classifier.multi_label else len(outputs)
+        weights = torch.from_numpy(self._targets.for_others(labels.numpy()).weights)
+        return (known == 1).float() * (1 - smoothing) + smoothing / spread, weights.float()
+
+    def _losses(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        """The loss of each image, or of each of its labels, from the logits of the outputs."""
+        if self.classifier.multi_label:
+            return functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        return functional.cross_entropy(logits, wanted, reduction="none")[:, None]
 
     def forward(self, batch: "ImageBatch", generator: torch.Generator) -> dict[str, Tensor]:
         """The loss of a batch: cross-entropy over the classes that have labelled images, or binary over labels.
@@ -98,12 +110,18 @@ class FineTuning(Task):
         with torch.no_grad(), torch.autocast(batch.pixels.device.type, enabled=False):
             views = self.classifier.featurizer.normalize(self.views.one(batch.pixels, batch.aspect, generator))
         logits = self.classifier.logits_of(views).float()[:, self._outputs]
-        wanted, weights = self._wanted[batch.index], self._weights[batch.index]
-        if self.classifier.multi_label:
-            losses = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-        else:
-            losses = functional.cross_entropy(logits, wanted, reduction="none")[:, None]
-        return {"loss": (losses * weights).mean()}
+        losses = self._losses(logits, self._wanted[batch.index])
+        return {"loss": (losses * self._weights[batch.index]).mean()}
+
+    def loss_of(self, logits: Tensor, labels: Tensor) -> float:
+        """The mean loss, as in training, of `logits` (N, K) for images with `labels`; both on the CPU.
+
+        Smoothing included: without it the start, which was fitted to the labels as they are, would look better than
+        whatever training makes of it.
+        """
+        wanted, weights = self._goal(labels)
+        losses = self._losses(logits.float()[:, torch.from_numpy(self._targets.outputs)], wanted)
+        return float((losses * weights).double().sum() / weights.double().sum())
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
@@ -169,8 +187,8 @@ def fine_tune(
 
     From a trained encoder the classifier begins as the linear probe of its features (LP-FT, Kumar et al. 2022), and
     learning rates fall towards the input (BEiT, Bao et al. 2022, appendix H). Images are seen through views half
-    as strong as in pretraining. The result is the moving average of the weights: where its log loss on the validation
-    labels was best, or without any of classes that are trained on, at the end of the schedule. The log loss judges
+    as strong as in pretraining. The result is the moving average of the weights: where its loss on the validation
+    labels was best, or without any of classes that are trained on, at the end of the schedule. The loss judges
     because it changes with every image's probability, where accuracy and AUROC of few images stand still and jump.
 
     Batch norms keep the statistics of a trained encoder where a step has fewer than `BATCH_NORM_FROM` images; those
@@ -241,11 +259,13 @@ def fine_tune(
     def evaluate(step: int) -> dict[str, float]:
         if validation is None:
             return {}
-        loss = _log_loss(task.average, *validation, targets, accelerator)
+        store, places = validation
+        assert store.labels is not None
+        loss = task.loss_of(extract_features(_Logits(task.average), store, places, accelerator), store.labels[places])
         task.judge(loss)
         if not quiet:
-            console.print(f"Step {step:,} of {plan.total_steps:,}: validation log loss {loss:.4f}", highlight=False)
-        return {"validation_log_loss": loss}
+            console.print(f"Step {step:,} of {plan.total_steps:,}: validation loss {loss:.4f}", highlight=False)
+        return {"validation_loss": loss}
 
     task.to(accelerator.device)
     if checkpoint is None:
@@ -310,17 +330,6 @@ def _rates(start: Encoder, decay: float) -> dict[str, float]:
 def _judges(store: ImageStore, places: Tensor, targets: Targets) -> bool:
     """Whether any of the validation images has a label that was trained on."""
     return store.labels is not None and bool(targets.for_others(store.labels[places].numpy()).weights.any())
-
-
-def _log_loss(
-    classifier: Classifier, store: ImageStore, places: Tensor, targets: Targets, accelerator: "Accelerator"
-) -> float:
-    """Mean log loss, weighted as in training, over what is known of the images; the same on every process."""
-    assert store.labels is not None
-    logits = extract_features(_Logits(classifier), store, places, accelerator).double().numpy()
-    held = targets.for_others(store.labels[places].numpy())
-    losses, _ = held.losses_and_slopes(logits[:, targets.outputs])
-    return float((losses * held.weights).sum() / held.weights.sum())
 
 
 class _Logits(nn.Module):

@@ -17,7 +17,7 @@ from fewlabel.errors import UserError
 __all__ = ["LEAST_VALIDATION", "Subset", "fractions_of", "shots_of", "validation_subset"]
 
 LEAST_VALIDATION: Final = 20
-"""Validation labels from which training may be stopped by them: the log loss of fewer says little."""
+"""Validation labels from which training may be stopped by them: the loss on fewer says little."""
 
 _CHOICES: Final = 5
 """Groups that a class chooses from. More come nearer to what is asked for, and make the draws more alike."""

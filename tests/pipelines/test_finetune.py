@@ -78,7 +78,7 @@ def test_the_result_has_figures_for_it_and_for_the_probe_with_their_intervals(fi
     assert (result["labelled_images"], result["validation_images"]) == (252, 36)
     encoder = fewlabel.load_encoder(trained / "encoder")
     assert result["parents"]["encoder"] == f"run@{encoder.hash[:16]}"
-    assert any("validation_log_loss" in line for line in lines(finished))
+    assert any("validation_loss" in line for line in lines(finished))
 
 
 def test_the_directory_stands_on_its_own(finished):
@@ -146,7 +146,7 @@ def test_few_validation_labels_stop_nothing(trained, tmp_path, capfd):
     assert finetune(*arguments) == 0
     assert read(tmp_path / "run" / "result.json")["labelled_images"] == 20
     assert "no early stopping" in capfd.readouterr().err
-    assert not any("validation_log_loss" in line for line in lines(tmp_path / "run"))
+    assert not any("validation_loss" in line for line in lines(tmp_path / "run"))
 
 
 def test_another_draw_is_other_images(trained, tmp_path):

@@ -117,7 +117,7 @@ def test_it_learns_and_leaves_its_start_as_it_was(tmp_path, stores):
     assert not classifier.training
     found = extract_features(classifier, stores["val"], torch.arange(180), make_accelerator(TrainingConfig(), "fp32"))
     assert (found.argmax(dim=1) == stores["val"].labels).float().mean() > 0.3
-    assert log.lines[60]["validation_log_loss"] < log.lines[3]["validation_log_loss"] < np.log(10)
+    assert log.lines[60]["validation_loss"] < log.lines[3]["validation_loss"] < np.log(10)
 
 
 @pytest.mark.parametrize("trained", [True, False])
@@ -172,7 +172,7 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, stores):
     parts.stop_at = None
     resumed = tuned(stores, parts, config=config, checkpoint=checkpoint)
     assert same(expected, resumed)
-    for name in ("loss", "validation_log_loss"):
+    for name in ("loss", "validation_loss"):
         assert [line.get(name) for line in parts.lines.values()] == [line.get(name) for line in whole.lines.values()]
 
 
@@ -303,6 +303,19 @@ def test_the_average_follows_its_formula_in_weights_and_statistics():
         torch.testing.assert_close(value, expected[name])
 
 
+def test_the_validation_loss_is_that_of_training():
+    labels = torch.arange(40) % 3
+    task = task_of(labels)
+    logits = torch.randn(40, len(task.classifier.class_names), generator=torch.Generator().manual_seed(0))
+    smoothing = FinetuneConfig().label_smoothing
+    expected = functional.cross_entropy(logits[:, :3], labels, label_smoothing=smoothing)
+    assert task.loss_of(logits, labels) == pytest.approx(float(expected), rel=1e-5)
+    # As sure as can be is worse than as sure as the smoothed labels are.
+    sure = torch.full_like(logits, -20.0).scatter_(1, labels[:, None], 20.0)
+    smoothed = torch.log(torch.full_like(logits, smoothing / 3).scatter_(1, labels[:, None], 1 - smoothing * 2 / 3))
+    assert task.loss_of(smoothed, labels) < task.loss_of(sure, labels)
+
+
 def test_the_best_is_a_copy_and_not_a_name():
     task = task_of(torch.arange(10))
     assert task.result() is task.average
@@ -357,7 +370,7 @@ def _process(rank, folder, stores):
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     log = Log(folder / str(rank))
     classifier = tuned(stores, log, config={"batch_size": 16, "max_steps": 6, "lr": 0.01, "head": "zero"})
-    losses = [line["validation_log_loss"] for line in log.lines.values() if "validation_log_loss" in line]
+    losses = [line["validation_loss"] for line in log.lines.values() if "validation_loss" in line]
     counted = classifier.featurizer.backbone.body[1].num_batches_tracked
     torch.save((losses, classifier.state_dict(), counted), folder / f"{rank}.pt")
     dist.destroy_process_group()

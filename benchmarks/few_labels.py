@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Recipe:
 # ImageNet's stem makes a ResNet-18 at 28 px 14 times cheaper, which buys the epochs that X-rays need on two cores.
 RECIPES = {
     "pneumoniamnist": Recipe(
-        "PneumoniaMNIST, ResNet-18, under an hour on two cores",
+        "PneumoniaMNIST, ResNet-18 at 28 px with ImageNet's stem",
         pretrain=(
             *("--backbone", "resnet18", "--image-size", "28", "--backbone-option", "small_stem=false"),
             *("--epochs", "30", "--temperature", "0.15"),
@@ -77,7 +77,8 @@ def measure(name: str, data: Path, out: Path) -> None:
         RESULTS / f"few-labels-{name}.json",
         {
             **origin,
-            **asdict(recipe),
+            "pretrain": recipe.pretrain,
+            "label_curve": recipe.label_curve,
             "seconds": {"pretraining": round(pretrained["seconds"]), "evaluation": round(curve["seconds"])},
             "source": {key: curve["source"][key] for key in ("name", "fingerprint", "images")},
             "pretrained": pretrained["metrics"],
@@ -111,13 +112,14 @@ def page(found: Mapping[str, Mapping[str, Any]]) -> str:
         machine, seconds = result["machine"], result["seconds"]
         lines += [
             "",
-            f"## {result['title']}",
+            f"## {RECIPES[name].title}",
             "",
             f"- Recipe `{name}`: `fewlabel pretrain {' '.join(result['pretrain'])}`, then "
             f"`fewlabel label-curve {' '.join(result['label_curve'])}`",
             f"- {machine['cpu']}, {machine['cores']} cores, {result['date']}: pretraining "
             f"{seconds['pretraining'] / 60:.1f} min, everything else {seconds['evaluation'] / 60:.1f} min; "
             f"load average before {result['load_average_before']}",
+            *([f"- {result['note']}"] if "note" in result else []),
             *(f"- {sentence}" for sentence in result["verdict"]),
             "",
             "| labels | method | draws | AUROC | accuracy |",

@@ -4,7 +4,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["as_typed", "console", "print_table", "progress_bar", "track"]
+__all__ = ["as_typed", "console", "print_table", "progress_bar", "say", "say_rows", "track"]
 
 LOG_WIDTH = 120
 """Columns of a line where no terminal says how many it has."""
@@ -45,6 +45,18 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterable[Item]
     """Yield `items` under a progress bar of `total` steps."""
     with progress_bar() as bar:
         yield from bar.track(items, total=total, description=description)
+
+
+def say(text: str) -> None:
+    """Print a line as it is: ids and paths may hold what rich takes for markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_rows(rows: Mapping[str, str]) -> None:
+    """Print a line for each name and what it stands for, e.g. what a run derived."""
+    for name, value in rows.items():
+        console.print(f"{name:<12}", style="dim", end="")
+        say(value)
 
 
 def as_typed(tool: str = "fewlabel") -> str:

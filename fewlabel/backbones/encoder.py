@@ -187,7 +187,7 @@ def untrained(encoder: Encoder, seed: int) -> Encoder:
             **config.options,
         )
     digest = hashlib.sha256(f"untrained {seed} {torch.__version__} {encoder.hash}".encode()).hexdigest()
-    return Encoder(backbone, config, encoder.directory, digest, trained=False)
+    return Encoder(backbone, config, None, digest, trained=False)
 
 
 def _check_weights(path: Path, config: EncoderConfig, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:

@@ -1,8 +1,9 @@
 """What a user can say about images and views; nothing heavy is imported here."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from fewlabel.errors import UserError
 
@@ -76,6 +77,11 @@ class SourceConfig:
                     f"--group-pattern {self.group_pattern!r} has no group: put brackets around the part that "
                     "names the group, e.g. 'patient(\\d+)'."
                 )
+
+    def resolved(self) -> Self:
+        """The same with an absolute path, where `data` is one, so that a record of it holds in any folder."""
+        path = Path(self.data).expanduser()
+        return replace(self, data=str(path.resolve())) if path.exists() else self
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,10 @@ class ImageStore:
         known = self.labels >= 0
         return (known if known.ndim == 1 else known.any(dim=1)).nonzero().flatten()
 
+    def places_of(self, indices: Tensor) -> Tensor:
+        """Where `indices` (n,) int64, positions of labelled images, stand among `labelled`."""
+        return torch.searchsorted(self.labelled, indices)
+
     def batch(self, indices: Tensor) -> ImageBatch:
         """The images at `indices` (B,) int64, in that order; safe to call from several threads.
 

@@ -102,10 +102,10 @@ def _finetune(config: Config, accelerator: "Accelerator") -> Mapping[str, Any]:
     from fewlabel.data.store import cache_folder
     from fewlabel.pipelines.finetune_report import announce, conclude
     from fewlabel.supervised.classifier import save_classifier
-    from fewlabel.supervised.finetune_figures import compare, places_among
+    from fewlabel.supervised.finetune_figures import compare
     from fewlabel.supervised.finetune_plan import settle_finetuning
     from fewlabel.supervised.finetuning import fine_tune
-    from fewlabel.supervised.leaks import find_leaks
+    from fewlabel.supervised.leaks import find_leaks, leaked_images
     from fewlabel.training.checkpoint import latest_checkpoint
     from fewlabel.training.feature_store import features_of
     from fewlabel.training.features import extract_features
@@ -122,11 +122,11 @@ def _finetune(config: Config, accelerator: "Accelerator") -> Mapping[str, Any]:
         convolutional=start.backbone.convolutional,
         processes=accelerator.num_processes,
     )
-    data, views = config.source.data, config.views
+    views = config.views
     config = replace(
         config,
         training=training,
-        source=replace(config.source, data=str(Path(data).resolve()) if Path(data).exists() else data),
+        source=config.source.resolved(),
         views=replace(views, views=resolve_preset(views.views, source.hints.views, source.channels)),
     )
     made_by = config.encoder if config.encoder == SCRATCH else start.config.provenance.get("run", config.encoder)
@@ -168,12 +168,12 @@ def _finetune(config: Config, accelerator: "Accelerator") -> Mapping[str, Any]:
         if not accelerator.is_main_process:
             return {}
         parts = {split: labelled_part(store, features[split]) for split, store in stores.items()}
-        few = places_among(stores["train"].labelled, labelled)
+        few = stores["train"].places_of(labelled)
         if validation is not None:
-            parts["val"] = parts["val"].at(places_among(stores["val"].labelled, validation))
+            parts["val"] = parts["val"].at(stores["val"].places_of(validation))
         else:
             parts.pop("val", None)
-        leaked = {image for leak in leaks for split, image in (leak.left, leak.right) if split == "test"}
+        leaked = leaked_images(leaks, "test")
         metrics = compare(said, parts, few, leaked, config=training, ordinal=config.ordinal)
         # Tables stay in result.json.
         plain = {name: figure for name, figure in metrics.items() if not isinstance(figure, list)}

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewlabel.console import as_typed, console
-from fewlabel.pipelines.labelled import say
+from fewlabel.console import as_typed, console, say, say_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,9 +67,7 @@ def announce(
         rows["absent"] = f"no label of {', '.join(absent[:10])}: the classifier will never say so"
     if config.resume is not None:
         rows["resumed"] = f"after step {checkpoint.step:,}" if checkpoint else "at the start: no checkpoint was written"
-    for name, value in rows.items():
-        console.print(f"{name:<12}", style="dim", end="")
-        say(value)
+    say_rows(rows)
 
 
 def conclude(result: Mapping[str, Any], directory: Path, data: str) -> None:
@@ -102,6 +99,8 @@ def conclude(result: Mapping[str, Any], directory: Path, data: str) -> None:
 
 
 def _table(metrics: Mapping[str, Any], table: Any) -> None:
+    from fewlabel.tracking.report import shown
+
     for name, label in (
         ("auroc", "AUROC"),
         ("accuracy", "accuracy"),
@@ -112,9 +111,5 @@ def _table(metrics: Mapping[str, Any], table: Any) -> None:
         ("kappa_quadratic", "quadratic kappa"),
     ):
         if name in metrics:
-            table.add_row(label, *(_shown(metrics[f"{prefix}{name}"]) for prefix in ("", "probe_")))
+            table.add_row(label, *(shown(metrics[f"{prefix}{name}"]) for prefix in ("", "probe_")))
     console.print(table)
-
-
-def _shown(interval: Mapping[str, float]) -> str:
-    return f"{interval['mean']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fewlabel.console import say
 from fewlabel.data.config import SourceConfig, ViewsConfig
 from fewlabel.errors import UserError
-from fewlabel.pipelines.labelled import find_encoder, labelled_part, open_labelled, say, subsets_of, tell_leaks
+from fewlabel.pipelines.labelled import find_encoder, labelled_part, open_labelled, subsets_of, tell_leaks
 from fewlabel.pipelines.resumable import recorded, require_parent, run_training
 from fewlabel.supervised.config import FewLabelsConfig, FinetuneConfig
 from fewlabel.tracking.config import RunConfig
@@ -66,7 +67,7 @@ def _check(config: Config) -> Config:
     if "probe" not in config.methods and "finetune" not in config.methods:
         raise UserError("--methods must have probe or finetune: without the encoder there is nothing to compare.")
     resolve_preset(config.views.views, None, channels=1)
-    return replace(config, encoder=find_encoder(config.encoder).resolve())
+    return replace(config, encoder=find_encoder(config.encoder).resolve(), few=config.few.settled())
 
 
 def _label_curve(config: Config, accelerator: "Accelerator") -> Mapping[str, Any]:
@@ -75,7 +76,7 @@ def _label_curve(config: Config, accelerator: "Accelerator") -> Mapping[str, Any
     from fewlabel.backbones.encoder import load_encoder
     from fewlabel.data.presets import resolve_preset
     from fewlabel.data.source import load, require_labels
-    from fewlabel.pipelines.label_curve_report import conclude
+    from fewlabel.pipelines.label_curve_report import announce, conclude
     from fewlabel.supervised.answers import AnswerFolder
     from fewlabel.supervised.few_labels import amounts_of
     from fewlabel.supervised.label_curve import LabelCurve
@@ -88,30 +89,33 @@ def _label_curve(config: Config, accelerator: "Accelerator") -> Mapping[str, Any
     with accelerator.main_process_first():
         source = load(config.source)
         stores = open_labelled(source, encoder.backbone, config.source, ordinal=config.few.ordinal)
-    views, data = config.views, config.source.data
+    views = config.views
     config = replace(
         config,
-        source=replace(config.source, data=str(Path(data).resolve()) if Path(data).exists() else data),
+        source=config.source.resolved(),
         views=replace(views, views=resolve_preset(views.views, source.hints.views, source.channels)),
     )
     amounts = amounts_of(subsets_of(stores["train"], config.few, seed))
     maker = str(encoder.config.provenance.get("run", directory))
     parent = f"{maker}@{encoder.hash[:16]}"
-    slug = f"{encoder.config.name.replace('/', '-')}-{source.name}"
+    slug = f"{encoder.config.name}-{source.name}"
     with recorded(COMMAND, config, source, stores, accelerator, slug=slug, parents={"encoder": parent}) as record:
         require_parent(record, parent, str(directory))
         record.log_input(f"encoder-{encoder.config.name}", "encoder", directory)
         images = _Images(config, source, stores, accelerator)
-        leaks = find_leaks(stores, images.features(encoder))
-        tell_leaks(leaks)
         answers = AnswerFolder(record.directory / "answers")
         curve = LabelCurve(
             source, require_labels(source), stores, amounts, config.few.draws, accelerator, answers, seed
         )
+        announce(config, encoder, curve, accelerator.device.type, record.directory)
+        leaks = find_leaks(stores, images.features(encoder))
+        tell_leaks(leaks)
         left_out = _ask(config, encoder, curve, images)
+        # All processes take part in finding features.
+        parts = images.labelled(encoder)
         if not accelerator.is_main_process:
             return {}
-        return conclude(config, encoder, curve, images.labelled(encoder), leaks, left_out, record)
+        return conclude(config, encoder, curve, parts, leaks, left_out, record)
 
 
 @dataclass(frozen=True)

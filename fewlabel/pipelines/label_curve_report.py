@@ -3,16 +3,19 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fewlabel import __version__
-from fewlabel.console import as_typed, console
+from fewlabel.console import as_typed, say, say_rows
 from fewlabel.pipelines.label_report import write_report
-from fewlabel.pipelines.labelled import say
+from fewlabel.pipelines.labelled import LEARNED_FROM_LABELS, saw_labels, tell_curve
 from fewlabel.supervised.few_labels import figures_of, gains_of, judge, penalties_of, resample, without
-from fewlabel.supervised.methods import comparisons, main_method, method_name
+from fewlabel.supervised.leaks import leaked_images
+from fewlabel.supervised.methods import comparisons, figures_in, main_method, method_name
 from fewlabel.supervised.verdict import verdict
 
 if TYPE_CHECKING:
@@ -23,12 +26,44 @@ if TYPE_CHECKING:
     from fewlabel.supervised.leaks import Leak
     from fewlabel.tracking.run import Run
 
-__all__ = ["conclude"]
+__all__ = ["announce", "conclude"]
 
 METHODS = (
     *("finetune", "probe", "knn", "scratch", "probe_untrained", "knn_untrained"),
     *("finetune_imagenet", "probe_imagenet", "knn_imagenet"),
 )
+
+
+def announce(config: "Config", encoder: "Encoder", curve: "LabelCurve", device: str, directory: Path) -> None:
+    """Print what the run in `directory` derived from the options and the source, and how much is still to do."""
+    source, names = curve.source, curve.class_names
+    sizes = ", ".join(
+        f"{len(store):,} {split} ({len(store.labelled):,} labelled)" for split, store in curve.stores.items()
+    )
+    amounts = ", ".join(
+        f"{median(len(subset.indices) for subset in draws):,.0f}" + (f" x {len(draws)} draws" if len(draws) > 1 else "")
+        for draws in curve.amounts
+    )
+    # Whether ImageNet weights can be had shows later.
+    trains = {"finetune": "finetune", "scratch": "scratch", "imagenet": "finetune_imagenet"}
+    found = {trains[method]: curve.missing(trains[method]) for method in config.methods if method in trains}
+    say_rows(
+        {
+            "source": f"{source.name}: {sizes}; {len(names)} {'labels' if source.multi_label else 'classes'}",
+            "encoder": f"{encoder.config.name} at {encoder.image_size} px, {encoder.num_features} features",
+            "labels": amounts,
+            "methods": ", ".join(config.methods),
+            "trainings": ", ".join(
+                f"{count} x {method_name(method, in_sentence=True)}" for method, count in found.items()
+            )
+            + " still to do"
+            if found
+            else "none",
+            "views": f"{config.views.views}, half as strong as in pretraining",
+            "device": f"{curve.accelerator.num_processes} x {device}, {config.training.precision}",
+            "run": str(directory),
+        }
+    )
 
 
 def conclude(
@@ -65,7 +100,7 @@ def conclude(
         "gain": gains,
         "penalty": penalties_of(answers, amounts),
     }
-    leaked = {image for leak in leaks for split, image in (leak.left, leak.right) if split == "test"}
+    leaked = leaked_images(leaks, "test")
     if leaked:
         fewer, clean = without(answers, leaked, test)
         judged = judge(fewer, clean, val, ordinal=config.few.ordinal)
@@ -73,6 +108,7 @@ def conclude(
     groups = None if test.groups is None else len(set(test.groups))
     sentences = verdict(gains, test_images=len(test.ids), test_groups=groups)
     sentences += [left_out] if left_out is not None else []
+    sentences += [LEARNED_FROM_LABELS] if saw_labels(encoder) else []
     places = curve.stores["test"].labelled
     page, pictures = write_report(
         record.directory,
@@ -89,9 +125,7 @@ def conclude(
     )
     for name, path in pictures.items():
         record.log_image(name, path, 0)
-    figures = list(
-        dict.fromkeys(name for row in metrics["curve"] for name, value in row.items() if _is_interval(value))
-    )
+    figures = figures_in(metrics["curve"])
     record.log_table(
         "label_curve",
         ["method", "labels", "draws", *(f"{name}{end}" for name in figures for end in ("", "_low", "_high"))],
@@ -111,7 +145,9 @@ def conclude(
         report=str(page),
         leaks=[asdict(leak) for leak in leaks],
     )
-    _tell(metrics["curve"], sentences)
+    tell_curve(metrics["curve"])
+    for sentence in sentences:
+        say(sentence)
     say(f"Report: {page}")
     say(f"Run:    {record.directory}")
     say(f"Next:   {as_typed()} finetune --encoder {shlex.quote(str(config.encoder))} --data {_quoted(config)}")
@@ -133,7 +169,7 @@ def _about(config: "Config", encoder: "Encoder", curve: "LabelCurve", record: "R
         f"{encoder.hash[:16]}",
         "Made by": str(made.get("run", config.encoder)),
         "Pretrained on": f"{pretrained_on.get('name', 'unknown')}, {'the same images' if same else 'other images'}; "
-        "no label was used"
+        + ("with labels" if saw_labels(encoder) else "no label was used")
         if pretrained_on
         else "unknown",
         "Source": f"{source.name}, fingerprint {source.fingerprint[:16]}",
@@ -147,26 +183,6 @@ def _about(config: "Config", encoder: "Encoder", curve: "LabelCurve", record: "R
         "To repeat it": f"fewlabel label-curve --config {record.directory / 'config.json'}",
         "To get the classifier": f"fewlabel finetune --encoder {config.encoder} --data {_quoted(config)}",
     }
-
-
-def _tell(rows: Sequence[Mapping[str, Any]], sentences: Sequence[str]) -> None:
-    from rich.table import Table
-
-    table = Table("labelled", "draws", "method", "AUROC", "accuracy", box=None)
-    for row in sorted(rows, key=lambda row: row["labels"]):
-        figures = [_shown(row[name]) for name in ("auroc", "accuracy")]
-        table.add_row(f"{row['labels']:,}", str(row["draws"]), method_name(row["method"]), *figures)
-    console.print(table)
-    for sentence in sentences:
-        say(sentence)
-
-
-def _shown(interval: Mapping[str, float]) -> str:
-    return f"{interval['mean']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
-
-
-def _is_interval(value: Any) -> bool:
-    return isinstance(value, Mapping) and value.keys() == {"mean", "low", "high"}
 
 
 def _quoted(config: "Config") -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fewlabel.supervised.methods import comparisons, figure_name, main_method, method_name
+from fewlabel.supervised.methods import comparisons, figure_name, figures_in, main_method, method_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -145,7 +145,7 @@ def _add_figures(page: "Page", metrics: Mapping[str, Any], asked: Sequence[str],
     )
     page.section("Every figure")
     rows: Sequence[Row] = metrics["curve"]
-    figures = _figures(rows)
+    figures = figures_in(rows)
     for amount in asked:
         here = [row for row in rows if _asked(row) == amount]
         fewest, most = min(row["draws"] for row in here), max(row["draws"] for row in here)
@@ -312,11 +312,6 @@ def _add_method(page: "Page", said: "Predictions", test_images: int) -> None:
             *([at_threshold] if said.threshold is not None else []),
         ]
     )
-
-
-def _figures(rows: Sequence[Row]) -> list[str]:
-    """The names of the figures in any of `rows`."""
-    return list(dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, Mapping)))
 
 
 def _asked(row: Row) -> str:

@@ -1,15 +1,17 @@
 """What the commands that learn from labels share: the encoder they take, its images, and what is said of leaks."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fewlabel.console import as_typed, console
+from fewlabel.console import as_typed, console, say
 from fewlabel.data.config import SourceConfig
 from fewlabel.errors import UserError
 from fewlabel.supervised.config import FewLabelsConfig
 
 if TYPE_CHECKING:
     from fewlabel.backbones.backbone import Backbone
+    from fewlabel.backbones.encoder import Encoder
     from fewlabel.data.source import Source
     from fewlabel.data.store import ImageStore
     from fewlabel.supervised.few_labels import Part
@@ -17,10 +19,23 @@ if TYPE_CHECKING:
     from fewlabel.supervised.subsets import Subset
     from fewlabel.training.feature_store import Features
 
-__all__ = ["find_encoder", "labelled_part", "open_labelled", "say", "subsets_of", "tell_leaks"]
+__all__ = [
+    "LEARNED_FROM_LABELS",
+    "find_encoder",
+    "labelled_part",
+    "open_labelled",
+    "saw_labels",
+    "say",
+    "subsets_of",
+    "tell_curve",
+    "tell_leaks",
+]
 
-DEFAULT_SHARES = (0.01, 0.1, 1.0)
-"""Of the training labels, where the user names none."""
+
+LEARNED_FROM_LABELS = (
+    "Take care: this encoder was fine-tuned on labels, so whatever it gains may come from these. Give the encoder that "
+    "pretraining made to learn what pretraining is worth."
+)
 
 
 def find_encoder(given: Path | None) -> Path:
@@ -82,6 +97,11 @@ def open_labelled(
     return stores
 
 
+def saw_labels(encoder: "Encoder") -> bool:
+    """Whether labels had a part in the encoder's weights."""
+    return bool(encoder.config.provenance.get("labels"))
+
+
 def subsets_of(store: "ImageStore", config: FewLabelsConfig, seed: int) -> "list[Subset]":
     """The subsets of a split's labels that `config` asks for, by positions in the store."""
     from fewlabel.supervised.subsets import fractions_of, shots_of
@@ -89,7 +109,7 @@ def subsets_of(store: "ImageStore", config: FewLabelsConfig, seed: int) -> "list
     images, draw = (store.ids, store.labels, store.groups), (config.draws, seed)
     if config.shots:
         return shots_of(*images, config.shots, *draw)
-    return fractions_of(*images, config.labels or DEFAULT_SHARES, *draw)
+    return fractions_of(*images, config.labels, *draw)
 
 
 def labelled_part(store: "ImageStore", features: "Features") -> "Part":
@@ -113,6 +133,15 @@ def tell_leaks(leaks: "list[Leak]") -> None:
         say(f"  {leak.kind}: {' '.join(leak.left)} and {' '.join(leak.right)}, similarity {leak.similarity:.3f}")
 
 
-def say(text: str) -> None:
-    """Print a line as it is: ids and paths may hold what rich takes for markup."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+def tell_curve(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the main figures of `figures_of`, a row for each method and amount of labels."""
+    from rich.table import Table
+
+    from fewlabel.supervised.methods import method_name
+    from fewlabel.tracking.report import shown
+
+    table = Table("labelled", "draws", "method", "AUROC", "accuracy", box=None)
+    for row in sorted(rows, key=lambda row: row["labels"]):
+        figures = [shown(row[name]) for name in ("auroc", "accuracy")]
+        table.add_row(f"{row['labels']:,}", str(row["draws"]), method_name(row["method"]), *figures)
+    console.print(table)

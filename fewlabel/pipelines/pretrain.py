@@ -224,11 +224,10 @@ def _derive(config: Config, source: "Source") -> Config:
     epochs = training.epochs
     if epochs is None and training.max_steps is None:
         epochs = source.hints.epochs or DEFAULT_EPOCHS
-    data = config.source.data
     return replace(
         config,
         backbone=replace(config.backbone, image_size=image_size),
-        source=replace(config.source, data=str(Path(data).resolve()) if Path(data).exists() else data),
+        source=config.source.resolved(),
         views=replace(config.views, views=resolve_preset(config.views.views, source.hints.views, source.channels)),
         training=replace(training, batch_size=batch_size, epochs=epochs),
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fewlabel.backbones.backbone import Backbone
 from fewlabel.backbones.cost import count_parameters
-from fewlabel.console import as_typed, console
+from fewlabel.console import as_typed, console, say, say_rows
 from fewlabel.data.source import Source
 from fewlabel.training.checkpoint import Checkpoint
 from fewlabel.training.schedule import Plan
@@ -48,9 +48,7 @@ def announce(
     }
     if config.resume is not None:
         rows["resumed"] = f"after step {checkpoint.step:,}" if checkpoint else "at the start: no checkpoint was written"
-    for name, value in rows.items():
-        console.print(f"{name:<12}", style="dim", end="")
-        _print(value)
+    say_rows(rows)
 
 
 def _scaled(backbone: Backbone) -> str:
@@ -70,17 +68,12 @@ def conclude(result: Mapping[str, Any], directory: Path, *, in_wandb: bool, labe
             )
     else:
         figures = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in metrics.items())
-        _print(f"No classes to judge by; of the representation itself: {figures}.")
-    _print(f"Encoder: {result['encoder']}")
-    _print(f"Run:     {directory}")
+        say(f"No classes to judge by; of the representation itself: {figures}.")
+    say(f"Encoder: {result['encoder']}")
+    say(f"Run:     {directory}")
     if in_wandb:
-        _print(f"Curves:  {as_typed('wandb')} leet {shlex.quote(str(directory / 'wandb'))}")
+        say(f"Curves:  {as_typed('wandb')} leet {shlex.quote(str(directory / 'wandb'))}")
     command = "runs"
     if labelled:
         command = f"label-curve --encoder {shlex.quote(str(directory))} --data {shlex.quote(result['source']['data'])}"
-    _print(f"Next:    {as_typed()} {command}")
-
-
-def _print(text: str) -> None:
-    """A line as it is: names of files may hold what rich takes for markup, and paths are to be copied whole."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    say(f"Next:    {as_typed()} {command}")

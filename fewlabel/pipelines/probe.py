@@ -6,10 +6,20 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewlabel.console import as_typed, console, track
+from fewlabel.console import as_typed, track
 from fewlabel.data.config import SourceConfig
 from fewlabel.pipelines.configuration import as_dict
-from fewlabel.pipelines.labelled import find_encoder, labelled_part, open_labelled, say, subsets_of, tell_leaks
+from fewlabel.pipelines.labelled import (
+    LEARNED_FROM_LABELS,
+    find_encoder,
+    labelled_part,
+    open_labelled,
+    saw_labels,
+    say,
+    subsets_of,
+    tell_curve,
+    tell_leaks,
+)
 from fewlabel.supervised.config import FewLabelsConfig, ProbeConfig
 from fewlabel.tracking.config import RunConfig
 
@@ -46,7 +56,7 @@ def run(config: Config) -> int:
     from fewlabel.tracking.run import Run
 
     directory = find_encoder(config.encoder)
-    config = replace(config, encoder=directory.resolve())
+    config = replace(config, encoder=directory.resolve(), few=config.few.settled())
     encoder = load_encoder(directory)
     source = load(config.source)
     parent = str(encoder.config.provenance.get("run", directory))
@@ -54,13 +64,15 @@ def run(config: Config) -> int:
         COMMAND,
         as_dict(replace(config, run=replace(config.run, out=None), json=False)),
         out=config.run.out,
-        slug=f"{encoder.config.name.replace('/', '-')}-{source.name}",
+        slug=f"{encoder.config.name}-{source.name}",
         parents={"encoder": f"{parent}@{encoder.hash[:16]}", "source": f"{source.name}@{source.fingerprint}"},
         source={"name": source.name, "data": config.source.data, "fingerprint": source.fingerprint},
         project=config.run.project,
     ) as record:
         record.log_input(f"encoder-{encoder.config.name}", "encoder", directory)
         metrics, leaks = _probe(config, encoder, source)
+        if saw_labels(encoder):
+            say(LEARNED_FROM_LABELS)
         result = record.finish(
             metrics, backbone=encoder.config.name, encoder=str(directory), leaks=[asdict(leak) for leak in leaks]
         )
@@ -72,8 +84,6 @@ def run(config: Config) -> int:
 
 
 def _probe(config: Config, encoder: "Encoder", source: Any) -> tuple[dict[str, Any], "list[Leak]"]:
-    import torch
-
     from fewlabel.backbones.encoder import untrained
     from fewlabel.data.store import cache_folder
     from fewlabel.supervised.few_labels import (
@@ -86,7 +96,7 @@ def _probe(config: Config, encoder: "Encoder", source: Any) -> tuple[dict[str, A
         resample,
         without,
     )
-    from fewlabel.supervised.leaks import find_leaks
+    from fewlabel.supervised.leaks import find_leaks, leaked_images
     from fewlabel.training.config import TrainingConfig
     from fewlabel.training.feature_store import features_of
     from fewlabel.training.processes import make_accelerator
@@ -110,7 +120,7 @@ def _probe(config: Config, encoder: "Encoder", source: Any) -> tuple[dict[str, A
         methods: Answers = {f"{method}{suffix}": [[] for _ in amounts] for method in ("probe", "knn")}
         jobs = [(place, subset) for place, draws in enumerate(amounts) for subset in draws]
         for place, subset in track(jobs, f"Probing{suffix.replace('_', ' ')}", total=len(jobs)):
-            few = torch.searchsorted(train.labelled, subset.indices)
+            few = train.places_of(subset.indices)
             said = answers_of(own, few, classes, config.probe, seed=config.seed)
             for method, answer in said.items():
                 methods[f"{method}{suffix}"][place].append(answer)
@@ -124,7 +134,7 @@ def _probe(config: Config, encoder: "Encoder", source: Any) -> tuple[dict[str, A
     }
     if source.multi_label:
         metrics["auroc_of_labels"] = _auroc_of_labels(curve["probe"][-1], source.class_names)
-    leaked = {image for leak in leaks for split, image in (leak.left, leak.right) if split == "test"}
+    leaked = leaked_images(leaks, "test")
     if leaked:
         fewer, clean = without(answers, leaked, own["test"])
         clean_curve = judge(fewer, clean, own.get("val"), ordinal=config.few.ordinal)
@@ -159,20 +169,16 @@ def _auroc_of_labels(draws: "list[Predictions]", names: list[str]) -> list[dict[
 
 
 def _report(metrics: Mapping[str, Any]) -> None:
-    from rich.table import Table
+    from fewlabel.tracking.report import shown
 
-    table = Table("labelled", "draws", "method", "AUROC", "accuracy", box=None)
-    for row in sorted(metrics["curve"], key=lambda row: row["labels"]):
-        figures = [_shown(row[name]) for name in ("auroc", "accuracy")]
-        table.add_row(f"{row['labels']:,}", str(row["draws"]), row["method"].replace("_", " "), *figures)
-    console.print(table)
+    tell_curve(metrics["curve"])
     if "curve_without_leaks" in metrics:
         say("Without the test images that stand elsewhere too:")
         for row in metrics["curve_without_leaks"]:
             if row["method"] == "probe":
                 say(
-                    f"  {row['labels']:,} labelled images: AUROC {_shown(row['auroc'])}, "
-                    f"accuracy {_shown(row['accuracy'])}"
+                    f"  {row['labels']:,} labelled images: AUROC {shown(row['auroc'])}, "
+                    f"accuracy {shown(row['accuracy'])}"
                 )
     for gain in metrics["gain"]:
         interval = gain["auroc"]
@@ -184,7 +190,3 @@ def _report(metrics: Mapping[str, Any]) -> None:
             f"{interval['mean']:+.3f} ({interval['low']:+.3f} to {interval['high']:+.3f}) from that on the untrained "
             "network's."
         )
-
-
-def _shown(interval: Mapping[str, float]) -> str:
-    return f"{interval['mean']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"

@@ -15,7 +15,6 @@ __all__ = [
     "difference",
     "figures_with_intervals",
     "interval",
-    "paired_difference",
     "replicates",
     "resamples",
 ]
@@ -101,38 +100,13 @@ def figures_with_intervals(
     return {name: interval(values, mean) for name, (mean, values) in found.items()}
 
 
-def paired_difference(
-    a: Sequence[Predictions],
-    b: Sequence[Predictions],
-    metric: str,
-    groups: Sequence[str] | None,
-    count: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """By how much the figure `metric` of method `a` is above that of method `b`, with its interval.
-
-    Each replicate compares both on the same resample of the test images, and on the same draw of the labelled
-    images where both have as many draws. An interval without 0 is a difference that chance does not explain.
-
-    Args:
-        a: as the draws of `figures_with_intervals`.
-        b: likewise, of the other method, in the same order of draws.
-        metric: a name that `Predictions.figures` returns for both.
-        groups: the group of each test image, or None.
-        count: of replicates.
-        seed: of the bootstrap.
-
-    Raises:
-        UserError: the test images are all of one class or one group.
-        ValueError: the labels of `a` and `b` differ.
-    """
-    _check_labels([*a, *b])
-    of_a, of_b = (replicates(draws, groups, count, seed) for draws in (a, b))
-    return difference(of_a[metric], of_b[metric])
-
-
 def difference(a: Replicates, b: Replicates) -> Interval:
-    """By how much a figure is above another of the same images and seed, with its interval; see `paired_difference`."""
+    """By how much a figure of method `a` is above that of method `b`, with its interval.
+
+    Both are of the same test images, groups, count and seed, so that each replicate compares them on the same resample
+    of the test images, and on the same draw of the labelled images where both have as many draws. An interval without 0
+    is a difference that chance does not explain.
+    """
     (mean_a, values_a), (mean_b, values_b) = a, b
     return interval(values_a - values_b, mean_a - mean_b)
 

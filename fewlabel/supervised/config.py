@@ -1,8 +1,8 @@
 """What a user can say about learning with few labels; importing this loads no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
-from typing import Literal
+from typing import Final, Literal, Self
 
 from fewlabel.errors import UserError
 from fewlabel.training.config import TrainingConfig
@@ -10,6 +10,9 @@ from fewlabel.training.config import TrainingConfig
 __all__ = ["ClassWeights", "FewLabelsConfig", "FinetuneConfig", "ProbeConfig"]
 
 ClassWeights = Literal["none", "balanced"]
+
+DEFAULT_SHARES: Final = (0.01, 0.1, 1.0)
+"""Of the training labels, where the user names none."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class FewLabelsConfig:
             raise UserError(f"--draws is {self.draws}; it must be 1 or more.")
         if self.labels and self.shots:
             raise UserError("--labels and --shots both say how many labels: give one of them.")
+
+    def settled(self) -> Self:
+        """The same with the default shares filled in, so that a record of it says what was asked."""
+        return self if self.labels or self.shots else replace(self, labels=DEFAULT_SHARES)
 
 
 @dataclass(frozen=True)

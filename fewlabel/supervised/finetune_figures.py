@@ -4,17 +4,16 @@ from collections.abc import Mapping, Set
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fewlabel.console import console
 from fewlabel.errors import UserError
 from fewlabel.supervised.answers import Answer
-from fewlabel.supervised.bootstrap import figures_with_intervals, paired_difference
+from fewlabel.supervised.bootstrap import difference, interval, replicates
 from fewlabel.supervised.config import FinetuneConfig, ProbeConfig
 from fewlabel.supervised.few_labels import Answers, Part, answers_of, judge, without
 
-__all__ = ["compare", "places_among"]
+__all__ = ["compare"]
 
 
 def compare(
@@ -51,11 +50,10 @@ def compare(
     def figures(answers: Answers, test: Part) -> dict[str, Any]:
         curve = judge(answers, test, parts.get("val"), ordinal=ordinal)
         tuned, frozen = curve["finetune"][0], curve["probe"][0]
-        found = figures_with_intervals(tuned, test.groups, seed=config.seed)
-        of_probe = figures_with_intervals(frozen, test.groups, seed=config.seed)
-        found |= {f"probe_{name}": figure for name, figure in of_probe.items()}
-        for name in ("auroc", "accuracy"):
-            found[f"gain_{name}"] = paired_difference(tuned, frozen, name, test.groups, seed=config.seed)
+        mine, other = (replicates(draws, test.groups, seed=config.seed) for draws in (tuned, frozen))
+        found = {name: interval(values, mean) for name, (mean, values) in mine.items()}
+        found |= {f"probe_{name}": interval(values, mean) for name, (mean, values) in other.items()}
+        found |= {f"gain_{name}": difference(mine[name], other[name]) for name in ("auroc", "accuracy")}
         return {name: asdict(figure) for name, figure in found.items()}
 
     metrics = figures(answers, parts["test"])
@@ -67,8 +65,3 @@ def compare(
         console.print(f"Without the test images that stand elsewhere too there are no figures: {error}", markup=False)
         return metrics
     return {**metrics, "without_leaks": [{"figure": name, **figure} for name, figure in clean.items()]}
-
-
-def places_among(labelled: Tensor, positions: Tensor) -> Tensor:
-    """Where `positions` are in the sorted `labelled`, both of a store: places in its `Part`."""
-    return torch.searchsorted(labelled, positions)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from fewlabel.backbones.encoder import Encoder
@@ -29,20 +28,22 @@ __all__ = ["LabelCurve"]
 
 
 class _Log:
-    """The record of one of many trainings: figures in a file of their own, and nothing in W&B."""
+    """The record of one of many trainings: figures in a file of their own, by one process, and nothing in W&B."""
 
     wandb_id = ""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, writes: bool) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        self._metrics = MetricsFile(directory / "metrics.jsonl")
+        self._metrics = MetricsFile(directory / "metrics.jsonl") if writes else None
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._metrics.append(step, metrics)
+        if self._metrics is not None:
+            self._metrics.append(step, metrics)
 
-    def rewind(self, step: float) -> None:
-        self._metrics.rewind(step)
+    def rewind(self, step: int) -> None:
+        if self._metrics is not None:
+            self._metrics.rewind(step)
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,10 @@ class LabelCurve:
             for number in range(self.draws):
                 yield place, number, subsets[number % len(subsets)]
 
+    def missing(self, method: str) -> int:
+        """How many answers of `method`, which is trained, are not there yet."""
+        return sum(self.answers.get(method, _amount(subset), number) is None for _, number, subset in self.cells())
+
     def probe(self, suffix: str, parts: Callable[[], Mapping[str, Part]], config: ProbeConfig) -> None:
         """Ask linear probe and nearest neighbours on frozen features.
 
@@ -84,7 +89,7 @@ class LabelCurve:
             if number >= len(self.amounts[place]) or not self._is_missing(f"probe{suffix}", subset, number):
                 continue
             found = found or parts()
-            few = torch.searchsorted(self.stores["train"].labelled, subset.indices)
+            few = self.stores["train"].places_of(subset.indices)
             said = answers_of(found, few, len(self.class_names), config, seed=self.seed)
             # The probe's answer is looked for, so it comes last.
             for method in ("knn", "probe"):
@@ -119,7 +124,7 @@ class LabelCurve:
                 highlight=False,
             )
             folder = self.answers.place(method, _amount(subset), number).with_suffix("")
-            log = _Log(folder)
+            log = _Log(folder, writes=self.accelerator.is_main_process)
             checkpoint = latest_checkpoint(folder / "checkpoints")
             log.rewind(checkpoint.step if checkpoint else -1)
             seed = self.seed + number

@@ -1,7 +1,7 @@
 """The leak gate: images, or copies of them, that stand in two splits and would flatter every score."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Final, Literal
@@ -16,7 +16,7 @@ from fewlabel.backbones.pixels import as_batch
 from fewlabel.console import track
 from fewlabel.data.store import ImageStore
 
-__all__ = ["Leak", "find_leaks", "perceptual_hash"]
+__all__ = ["Leak", "find_leaks", "leaked_images", "perceptual_hash"]
 
 Kind = Literal["exact", "near", "embedding", "group"]
 Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]
@@ -112,6 +112,11 @@ def find_leaks(stores: Mapping[str, ImageStore], features: Mapping[str, Tensor] 
                         Leak(kind, (left, stores[left].ids[one]), (right, stores[right].ids[other]), similarity)
                     )
     return leaks
+
+
+def leaked_images(leaks: Iterable[Leak], split: str) -> set[str]:
+    """Ids of the images of `split` that stand in another split too."""
+    return {image for leak in leaks for side, image in (leak.left, leak.right) if side == split}
 
 
 def perceptual_hash(pictures: Tensor) -> npt.NDArray[np.uint64]:

@@ -1,9 +1,9 @@
 """The methods of a label curve: how each and its figures are called in words, and which are set against which."""
 
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
 
-__all__ = ["comparisons", "figure_name", "main_comparison", "main_method", "method_name"]
+__all__ = ["comparisons", "figure_name", "figures_in", "main_comparison", "main_method", "method_name"]
 
 _METHODS: Final = {
     "finetune": "fine-tuned encoder",
@@ -49,6 +49,11 @@ def method_name(method: str, *, in_sentence: bool = False) -> str:
 def figure_name(figure: str) -> str:
     """A figure of `Predictions.figures` in words, e.g. "Balanced accuracy" for "balanced_accuracy"."""
     return _FIGURES.get(figure) or figure.replace("_", " ").capitalize()
+
+
+def figures_in(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the figures in any row of `few_labels.figures_of`."""
+    return list(dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, Mapping)))
 
 
 def comparisons(methods: Collection[str]) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from fewlabel.errors import UserError
 from fewlabel.supervised.class_figures import ClassFigures
 from fewlabel.supervised.label_figures import LabelFigures
 
-__all__ = ["Predictions", "best_threshold", "figures"]
+__all__ = ["Predictions", "best_threshold"]
 
 
 class Predictions:
@@ -107,13 +107,6 @@ class Predictions:
         if not isinstance(self._prepared, LabelFigures):
             raise ValueError("these are predictions of one class an image")
         return [None if area is None else area[0] for area in self._prepared.areas(np.ones(len(self.labels)))]
-
-
-def figures(
-    probabilities: NDArray[Any], labels: NDArray[Any], *, threshold: float | None, ordinal: bool
-) -> dict[str, float]:
-    """The figures of a classifier on labelled images, by name; see `Predictions` and `Predictions.figures`."""
-    return Predictions(probabilities, labels, threshold=threshold, ordinal=ordinal).figures()
 
 
 def best_threshold(probabilities: NDArray[Any], labels: NDArray[Any]) -> float:

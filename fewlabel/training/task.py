@@ -1,5 +1,6 @@
 """What is trained: a network with its loss."""
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["Task"]
 
 
-class Task(nn.Module):
+class Task(nn.Module, ABC):
     """What differs between kinds of training. One loop (`fit`) serves them all.
 
     Everything that later steps depend on is in the parameters and buffers, so that checkpoints hold it.
@@ -20,6 +21,7 @@ class Task(nn.Module):
     views_per_image: int = 1
     """Passes of the network that each image of a batch costs, for the throughput shown."""
 
+    @abstractmethod
     def forward(self, batch: "ImageBatch", generator: torch.Generator) -> dict[str, Tensor]:
         """The loss of a batch.
 
@@ -30,7 +32,6 @@ class Task(nn.Module):
         Returns:
             `loss`: a scalar.
         """
-        raise NotImplementedError
 
     def after_step(self, step: int) -> None:
         """Do what follows the optimiser step that made it `step` steps in all."""

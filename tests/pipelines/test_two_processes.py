@@ -1,4 +1,4 @@
-"""Pretraining in two real processes on the CPU."""
+"""Training in two real processes on the CPU."""
 
 import json
 import signal
@@ -75,3 +75,19 @@ def test_an_error_of_one_process_is_told_once(start, tmp_path, tiny):
     assert messages.count("Error: ") == 1
     assert "isn't empty" in messages
     assert "Traceback" not in messages
+
+
+def test_a_label_curve_is_written_by_one_of_them(start, trained, striped, tmp_path):
+    out = tmp_path / "curve"
+    process = start(
+        *("label-curve", "--encoder", trained, "--data", striped, "--labels", 0.5, "--draws", 1, "--max-steps", 2),
+        *("--evaluate-steps", 1, "--methods", "probe", "finetune", "--processes", 2, "--out", out),
+    )
+    _, messages = process.communicate(timeout=120)
+    assert process.returncode == 0, messages
+    assert "Traceback" not in messages
+    assert messages.count("1 x fine-tuned encoder still to do") == messages.count("Report:") == 1
+    (training,) = (out / "answers").glob("finetune-*/metrics.jsonl")
+    assert [json.loads(line)["step"] for line in training.read_text().splitlines()] == [1, 2]
+    methods = {row["method"] for row in json.loads((out / "result.json").read_text())["metrics"]["curve"]}
+    assert methods == {"probe", "knn", "finetune"}

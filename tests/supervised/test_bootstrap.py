@@ -1,12 +1,13 @@
 """Intervals: they cover what they promise, respect groups and draws, and pair what is compared."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fewlabel.errors import UserError
-from fewlabel.supervised.bootstrap import figures_with_intervals, interval, paired_difference, resamples
+from fewlabel.supervised.bootstrap import difference, figures_with_intervals, interval, replicates, resamples
 from fewlabel.supervised.metrics import Predictions
 from fewlabel.training.features import Interval
 
@@ -26,6 +27,11 @@ def simulated(number: int, accuracy: float, seed: int) -> Predictions:
 
 def width(found: Interval) -> float:
     return found.high - found.low
+
+
+def difference_in(name: str, a: Sequence[Predictions], b: Sequence[Predictions], count: int) -> Interval:
+    of_a, of_b = (replicates(draws, None, count=count)[name] for draws in (a, b))
+    return difference(of_a, of_b)
 
 
 def test_images_are_drawn_with_replacement() -> None:
@@ -157,26 +163,26 @@ def test_a_new_draw_on_new_images_falls_into_the_interval() -> None:
 def test_a_method_against_itself_differs_by_exactly_nothing() -> None:
     draws = [simulated(90, level, 0) for level in (0.6, 0.8)]
     for metric in draws[0].figures():
-        assert paired_difference(draws, draws, metric, None, count=50) == Interval(0, 0, 0)
+        assert difference_in(metric, draws, draws, count=50) == Interval(0, 0, 0)
 
 
 def test_a_paired_difference_is_of_the_same_images_and_draws() -> None:
     labels = np.arange(300) % 2
     a = [predictions(labels, np.arange(300) % 20 < level) for level in (12, 15, 18)]
     b = [predictions(labels, np.arange(300) % 20 < level - 1) for level in (12, 15, 18)]
-    difference = paired_difference(a, b, "accuracy", None, count=300)
-    assert difference.mean == pytest.approx(0.05)
+    found = difference_in("accuracy", a, b, count=300)
+    assert found.mean == pytest.approx(0.05)
     # Per draw the methods differ on 15 of 300 images: 2 * 1.96 * sqrt(0.05 * 0.95 / 300).
-    assert width(difference) == pytest.approx(0.0493, rel=0.2)
-    assert difference.low > 0
-    back = paired_difference(b, a, "accuracy", None, count=300)
-    assert (back.low, back.high) == pytest.approx((-difference.high, -difference.low))
-    assert width(figures_with_intervals(a, None, count=300)["accuracy"]) > 5 * width(difference)
+    assert width(found) == pytest.approx(0.0493, rel=0.2)
+    assert found.low > 0
+    back = difference_in("accuracy", b, a, count=300)
+    assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
+    assert width(figures_with_intervals(a, None, count=300)["accuracy"]) > 5 * width(found)
 
 
 def test_methods_with_different_numbers_of_draws_can_be_compared() -> None:
     few, one = [simulated(90, 0.6, seed) for seed in range(5)], [simulated(90, 0.9, 9)]
-    assert paired_difference(one, few, "auroc", None, count=100).low > 0
+    assert difference_in("auroc", one, few, count=100).low > 0
 
 
 def test_what_says_nothing_is_refused() -> None:
@@ -184,6 +190,6 @@ def test_what_says_nothing_is_refused() -> None:
     with pytest.raises(UserError, match=r"one group \(A\)"):
         figures_with_intervals([draw], ["A"] * 20)
     with pytest.raises(ValueError, match="same test images"):
-        paired_difference([draw], [predictions(np.arange(20) % 3 % 2, np.ones(20) > 0)], "auroc", None)
+        figures_with_intervals([draw, predictions(np.arange(20) % 3 % 2, np.ones(20) > 0)], None)
     with pytest.raises(UserError, match="one class"):
         figures_with_intervals([predictions(np.zeros(9, dtype=int), np.ones(9) > 0)], None)

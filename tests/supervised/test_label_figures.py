@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from fewlabel.errors import UserError
-from fewlabel.supervised.bootstrap import figures_with_intervals, paired_difference, resamples
-from fewlabel.supervised.metrics import Predictions, figures
+from fewlabel.supervised.bootstrap import difference, figures_with_intervals, replicates, resamples
+from fewlabel.supervised.metrics import Predictions
 
 Array = np.ndarray[Any, Any]
 rows = st.lists(
@@ -82,7 +82,7 @@ def test_where_all_is_known_they_are_scikit_learns_own_macro_figures() -> None:
     rng = np.random.default_rng(0)
     labels = (rng.random((400, 5)) < [0.5, 0.3, 0.2, 0.1, 0.05]).astype(int)
     probabilities = 1 / (1 + np.exp(-rng.normal(size=labels.shape) - 2 * labels + 1))
-    found = figures(probabilities, labels, threshold=None, ordinal=False)
+    found = Predictions(probabilities, labels, threshold=None, ordinal=False).figures()
     decided = probabilities > 0.5
     assert found["auroc"] == pytest.approx(metrics.roc_auc_score(labels, probabilities))
     assert found["auprc"] == pytest.approx(metrics.average_precision_score(labels, probabilities))
@@ -118,15 +118,15 @@ def test_attributes_are_what_was_given() -> None:
 def test_what_can_not_be_evaluated_is_refused() -> None:
     probabilities, labels = np.full((2, 3), 0.5), np.array([[0, 1, -1], [1, 0, 0]])
     with pytest.raises(ValueError, match="of 1, 0 and -1"):
-        figures(probabilities, labels * 2, threshold=None, ordinal=False)
+        Predictions(probabilities, labels * 2, threshold=None, ordinal=False).figures()
     with pytest.raises(ValueError, match="of 1, 0 and -1"):
-        figures(probabilities, labels[:, :2], threshold=None, ordinal=False)
+        Predictions(probabilities, labels[:, :2], threshold=None, ordinal=False).figures()
     with pytest.raises(ValueError, match="not 2 labels"):
-        figures(probabilities[:, :2], labels[:, :2], threshold=0.5, ordinal=False)
+        Predictions(probabilities[:, :2], labels[:, :2], threshold=0.5, ordinal=False).figures()
     with pytest.raises(ValueError, match="order"):
-        figures(probabilities, labels, threshold=None, ordinal=True)
+        Predictions(probabilities, labels, threshold=None, ordinal=True).figures()
     with pytest.raises(UserError, match="1 of 2 images"):
-        figures(np.array([[0.1, np.nan, 0.1], [0.1, 0.1, 0.1]]), labels, threshold=None, ordinal=False)
+        Predictions(np.array([[0.1, np.nan, 0.1], [0.1, 0.1, 0.1]]), labels, threshold=None, ordinal=False).figures()
 
 
 def test_a_resample_holds_a_yes_and_a_no_of_each_label() -> None:
@@ -151,7 +151,8 @@ def test_intervals_and_differences_of_several_labels() -> None:
     found = figures_with_intervals([good], None, count=100)
     assert {name: figure.mean for name, figure in found.items()} == good.figures()
     assert all(figure.low < figure.mean < figure.high or name == "ece" for name, figure in found.items())
-    assert paired_difference([good], [bad], "auroc", None, count=100).low > 0
+    of_good, of_bad = (replicates([said], None, count=100)["auroc"] for said in (good, bad))
+    assert difference(of_good, of_bad).low > 0
 
 
 def test_a_thousand_resamples_take_seconds() -> None:

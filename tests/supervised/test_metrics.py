@@ -13,7 +13,7 @@ from sklearn import metrics
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from fewlabel.errors import UserError
-from fewlabel.supervised.metrics import Predictions, best_threshold, figures
+from fewlabel.supervised.metrics import Predictions, best_threshold
 
 Case = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
@@ -95,7 +95,7 @@ def test_figures_of_continuous_probabilities(classes: int) -> None:
     labels = generator.integers(classes, size=500)
     logits = generator.normal(size=(500, classes)) + 2 * np.eye(classes)[labels]
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    found = figures(probabilities, labels, threshold=None, ordinal=True)
+    found = Predictions(probabilities, labels, threshold=None, ordinal=True).figures()
     assert found == pytest.approx(reference(probabilities, labels, None), abs=1e-12)
     # One class against the rest, as scikit-learn and torchmetrics do it in one call.
     scores = probabilities[:, 1] if classes == 2 else probabilities
@@ -107,7 +107,7 @@ def test_figures_of_continuous_probabilities(classes: int) -> None:
 def test_a_class_without_images_is_left_out_of_the_areas() -> None:
     probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7], [0.3, 0.1, 0.6], [0.5, 0.4, 0.1]])
     labels = np.array([0, 2, 2, 0])
-    found = figures(probabilities, labels, threshold=None, ordinal=False)
+    found = Predictions(probabilities, labels, threshold=None, ordinal=False).figures()
     assert np.isfinite(list(found.values())).all()
     assert found["auroc"] == found["auprc"] == found["balanced_accuracy"] == 1
 
@@ -116,28 +116,33 @@ def test_names_depend_on_the_task() -> None:
     two, three = np.full((4, 2), 0.5), np.full((3, 3), 1 / 3)
     common = {"accuracy", "balanced_accuracy", "auroc", "auprc", "f1", "ece"}
     binary, ternary = np.array([0, 1, 0, 1]), np.arange(3)
-    assert set(figures(two, binary, threshold=None, ordinal=False)) == common
-    assert set(figures(two, binary, threshold=0.5, ordinal=False)) == common | {"sensitivity", "specificity"}
-    assert set(figures(three, ternary, threshold=None, ordinal=True)) == common | {"kappa_quadratic"}
+    assert set(Predictions(two, binary, threshold=None, ordinal=False).figures()) == common
+    assert set(Predictions(two, binary, threshold=0.5, ordinal=False).figures()) == common | {
+        "sensitivity",
+        "specificity",
+    }
+    assert set(Predictions(three, ternary, threshold=None, ordinal=True).figures()) == common | {"kappa_quadratic"}
 
 
 def test_quadratic_kappa_keeps_the_distance_over_grades_that_do_not_occur() -> None:
     labels = np.array([0, 0, 1, 4])
     near, far = np.eye(5)[[0, 1, 1, 4]], np.eye(5)[[0, 4, 1, 4]]
-    found = [figures(guess, labels, threshold=None, ordinal=True)["kappa_quadratic"] for guess in (near, far)]
+    found = [
+        Predictions(guess, labels, threshold=None, ordinal=True).figures()["kappa_quadratic"] for guess in (near, far)
+    ]
     assert found[0] > 0.9 > 0.5 > found[1]
 
 
 def test_what_can_not_be_evaluated_is_refused() -> None:
     probabilities = np.array([[0.6, 0.4], [0.5, 0.5]])
     with pytest.raises(UserError, match="2 images to evaluate on are all of one class"):
-        figures(probabilities, np.array([1, 1]), threshold=None, ordinal=False)
+        Predictions(probabilities, np.array([1, 1]), threshold=None, ordinal=False).figures()
     with pytest.raises(UserError, match="1 of 2 images"):
-        figures(np.array([[0.6, 0.4], [np.nan, 0.5]]), np.array([0, 1]), threshold=None, ordinal=False)
+        Predictions(np.array([[0.6, 0.4], [np.nan, 0.5]]), np.array([0, 1]), threshold=None, ordinal=False).figures()
     with pytest.raises(ValueError, match="within 0 to 1"):
-        figures(probabilities, np.array([0, -1]), threshold=None, ordinal=False)
+        Predictions(probabilities, np.array([0, -1]), threshold=None, ordinal=False).figures()
     with pytest.raises(ValueError, match="two classes, not 3"):
-        figures(np.full((3, 3), 1 / 3), np.arange(3), threshold=0.5, ordinal=False)
+        Predictions(np.full((3, 3), 1 / 3), np.arange(3), threshold=0.5, ordinal=False).figures()
 
 
 @settings(max_examples=40, deadline=None)

@@ -44,7 +44,7 @@ def announce(
     frozen = start.trained and batch < BATCH_NORM_FROM
     judged = (
         f"{len(validation):,} labels of val: the weights with the least loss on them are kept; stops after "
-        f"{training.patience} evaluations without better ones"
+        f"{training.patience} evaluations in which training made none better"
         if validation is not None
         else "no early stopping: too few labels in val; the whole schedule, then its averaged weights"
     )

@@ -108,7 +108,7 @@ class FinetuneConfig(TrainingConfig):
     """Decay a step of the moving average of the weights, which is the result; smaller in the first steps. 0: no
     average."""
     patience: int = 10
-    """Evaluations without improvement after which training ends early."""
+    """Evaluations without better weights, the start's aside, after which training ends early."""
     head: Literal["auto", "probe", "zero"] = "auto"
     """Where the classifier starts: the linear probe of the features, or zero weights. auto: probe from a trained
     encoder, zero from scratch."""

@@ -56,8 +56,10 @@ class FineTuning(Task):
 
     best_loss: Tensor
     """() float32: of the best weights on the validation labels; infinite before there are any."""
+    trained_loss: Tensor
+    """() float32: the same without the weights that training began with."""
     stale: Tensor
-    """() int64: evaluations since then."""
+    """() int64: evaluations since that one."""
     _outputs: Tensor
     _wanted: Tensor
     _weights: Tensor
@@ -77,6 +79,7 @@ class FineTuning(Task):
         self.average = copy.deepcopy(classifier).requires_grad_(False)
         self.best = copy.deepcopy(classifier).requires_grad_(False)
         self.register_buffer("best_loss", torch.tensor(torch.inf))
+        self.register_buffer("trained_loss", torch.tensor(torch.inf))
         self.register_buffer("stale", torch.tensor(0))
         self.views = views
         self._config, self._freeze_batch_norm = config, freeze_batch_norm
@@ -135,15 +138,21 @@ class FineTuning(Task):
                 value.copy_(current[name])
 
     @torch.no_grad()
-    def judge(self, loss: float) -> None:
-        """Note the average's `loss` on the validation labels, and keep a copy of it where it is the best so far."""
+    def judge(self, loss: float, step: int) -> None:
+        """Note the average's `loss` on the validation labels, and keep a copy of it where it is the best so far.
+
+        Patience is with training alone: from a good start, large learning rates lead to worse weights first, and to
+        better ones only as the rates fall.
+        """
         if loss < float(self.best_loss):
             self.best_loss.fill_(loss)
-            self.stale.zero_()
             kept = self.best.state_dict()
             for name, value in self.average.state_dict().items():
                 kept[name].copy_(value)
-        else:
+        if step and loss < float(self.trained_loss):
+            self.trained_loss.fill_(loss)
+            self.stale.zero_()
+        elif step:
             self.stale += 1
 
     def is_done(self) -> bool:
@@ -262,7 +271,7 @@ def fine_tune(
         store, places = validation
         assert store.labels is not None
         loss = task.loss_of(extract_features(_Logits(task.average), store, places, accelerator), store.labels[places])
-        task.judge(loss)
+        task.judge(loss, step)
         if not quiet:
             console.print(f"Step {step:,} of {plan.total_steps:,}: validation loss {loss:.4f}", highlight=False)
         return {"validation_loss": loss}

@@ -12,12 +12,16 @@ FLAGS := $(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(IMAGE_SIZE),--image-siz
 VIEW_FLAGS := $(if $(DATA),--data "$(DATA)") $(if $(VIEWS),--views $(VIEWS)) $(if $(IMAGE_SIZE),--image-size $(IMAGE_SIZE)) \
 	$(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)")
 
+# An index where none was named and none is there.
+INDEXED = @$(if $(INDEX),true,$(RUN) index info --json >/dev/null 2>&1 || $(RUN) index build \
+	$(if $(ENCODER),--encoder "$(ENCODER)") $(if $(DATA),--data "$(DATA)"))
+
 .DEFAULT_GOAL := help
-.PHONY: help setup pretrain probe finetune predict label-curve views backbones runs test lint bench bench-backbones docs clean
+.PHONY: help setup pretrain probe finetune predict label-curve views index query app backbones runs test lint bench bench-backbones docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
-	@echo 'Variables: BACKBONE DATA EPOCHS BATCH GPUS IMAGE_SIZE VIEWS SEED OUT RESUME ENCODER CLASSIFIER LABELS; anything else in ARGS="--flag value".'
+	@echo 'Variables: BACKBONE DATA EPOCHS BATCH GPUS IMAGE_SIZE VIEWS SEED OUT RESUME ENCODER CLASSIFIER LABELS IMAGE INDEX; anything else in ARGS="--flag value".'
 
 setup: $(INSTALLED) ## Make .venv with everything in it
 
@@ -47,6 +51,19 @@ label-curve: $(INSTALLED) ## Say whether pretraining paid, with a report: ENCODE
 
 views: $(INSTALLED) ## Draw augmented pairs of DATA's images, to look at before training
 	@$(RUN) views $(VIEW_FLAGS) $(ARGS)
+
+index: $(INSTALLED) ## Make an index to find similar images in: ENCODER=run (the newest) DATA=folder
+	@$(RUN) index build $(if $(ENCODER),--encoder "$(ENCODER)") $(if $(DATA),--data "$(DATA)") $(if $(SEED),--seed $(SEED)) \
+		$(if $(OUT),--out "$(OUT)") $(ARGS)
+
+query: $(INSTALLED) ## Find the images most like IMAGE=file: INDEX=run (the newest; with none yet, one is made first of ENCODER and DATA)
+	@test -n "$(IMAGE)" || { echo 'Which image? As in: make query IMAGE=photo.jpg'; exit 2; }
+	$(INDEXED)
+	@$(RUN) query "$(IMAGE)" $(if $(INDEX),--index "$(INDEX)") $(ARGS)
+
+app: $(INSTALLED) ## Search an index and look at the runs on a page of this machine: INDEX=run (the newest, or made first)
+	$(INDEXED)
+	@$(RUN) app $(if $(INDEX),--index "$(INDEX)") $(ARGS)
 
 backbones: $(INSTALLED) ## List the architectures that BACKBONE can name, or describe the one it names
 	@$(RUN) backbones $(BACKBONE) $(if $(IMAGE_SIZE),--image-size $(IMAGE_SIZE)) $(ARGS)

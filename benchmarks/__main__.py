@@ -1,5 +1,5 @@
 """`python -m benchmarks [--data PATH] [--photos FOLDER] [--labelled PATH --encoder DIRECTORY] [--only NAME ...]`:
-measure, print and write the table."""
+measure, print and write the tables."""
 
 import argparse
 import os
@@ -39,22 +39,40 @@ def _probe(options: argparse.Namespace) -> list[Row]:
     return run(options.labelled, options.encoder)
 
 
+def _index(options: argparse.Namespace) -> list[Row]:
+    from benchmarks.bench_index import run
+
+    return run(options.photos, options.photo_encoder)
+
+
 BENCHMARKS: dict[str, tuple[tuple[str, ...], Callable[[argparse.Namespace], list[Row]]]] = {
     "nt-xent": ((), _nt_xent),
     "views": (("photos",), _views),
     "training": (("data",), _training),
     "probe": (("labelled", "encoder"), _probe),
+    "index": (("photos",), _index),
 }
 """Each with the options that give what it needs."""
 
-PATHS = ("data", "photos", "labelled", "encoder")
+PATHS = ("data", "photos", "photo_encoder", "labelled", "encoder")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def main() -> int:
     """Run every benchmark whose images are given; 0 also where a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Fewlabel beside its peers.")
     parser.add_argument("--data", type=Path, help="for training: a folder or table of small colour images (CIFAR-10)")
-    parser.add_argument("--photos", type=Path, help="for views: a folder with 128 or more JPEG files of about 400 px")
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        help="for views and index: 128 or more JPEG files of about 400 px, each class in a folder of its own",
+    )
+    parser.add_argument(
+        "--photo-encoder", type=Path, help="for index: an encoder pretrained on the photos; by default one is made"
+    )
     parser.add_argument("--labelled", type=Path, help="for probe: a source of labelled images, such as PneumoniaMNIST")
     parser.add_argument("--encoder", type=Path, help="for probe: an encoder directory")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS), help="by default all")
@@ -62,26 +80,25 @@ def main() -> int:
     for name in PATHS:
         path = getattr(options, name)
         if path is not None and not path.exists():
-            parser.error(f"--{name}: there is no {path}")
+            parser.error(f"{_flag(name)}: there is no {path}")
 
     load = os.getloadavg()[0]
     words = ["--only", *options.only] if len(options.only) < len(BENCHMARKS) else []
-    words = [f"--{name} {name.upper()}" for name in PATHS if getattr(options, name)] + words
+    words = [f"{_flag(name)} {name.upper()}" for name in PATHS if getattr(options, name)] + words
     missing = {
         name: lacking
         for name, (needed, _) in BENCHMARKS.items()
         if name in options.only and (lacking := [option for option in needed if getattr(options, option) is None])
     }
     for name, lacking in missing.items():
-        console.print(f"Skipped {name}: give --{' and --'.join(lacking)}.")
+        console.print(f"Skipped {name}: give {' and '.join(map(_flag, lacking))}.")
     chosen = [name for name in BENCHMARKS if name in options.only and name not in missing]
-    skipped = [name for name in BENCHMARKS if name not in chosen]
-    rows: list[Row] = []
+    rows: dict[str, list[Row]] = {}
     for name in chosen:
         console.print(f"Measuring {name} ...")
-        rows += BENCHMARKS[name][1](options)
-    console.print(report.table(rows))
-    origin = report.about(" ".join(["python -m benchmarks", *words]), skipped, load)
+        rows[name] = BENCHMARKS[name][1](options)
+    console.print(report.table([row for found in rows.values() for row in found]))
+    origin = report.about(" ".join(["python -m benchmarks", *words]), load)
     for path in report.write(RESULTS, rows, origin):
         console.print(f"Wrote {path.relative_to(RESULTS.parent.parent)}")
     return 0

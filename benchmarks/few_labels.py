@@ -40,6 +40,17 @@ RECIPES = {
         ),
         label_curve=("--draws", "5", "--max-steps", "150", "--methods", "probe", "untrained", "finetune", "scratch"),
     ),
+    "retinamnist": Recipe(
+        "RetinaMNIST, ResNet-18 at 28 px with ImageNet's stem",
+        pretrain=(
+            *("--backbone", "resnet18", "--image-size", "28", "--backbone-option", "small_stem=false"),
+            *("--epochs", "100", "--temperature", "0.15"),
+        ),
+        label_curve=(
+            *("--draws", "5", "--max-steps", "150", "--ordinal"),
+            *("--methods", "probe", "untrained", "finetune", "scratch"),
+        ),
+    ),
 }
 
 
@@ -69,7 +80,7 @@ def main() -> int:
 def measure(name: str, data: Path, out: Path) -> None:
     """Run the two commands and write their figures."""
     recipe = RECIPES[name]
-    origin = about(f"python -m benchmarks.few_labels {name} --data PATH", (), os.getloadavg()[0])
+    origin = about(f"python -m benchmarks.few_labels {name} --data PATH", os.getloadavg()[0])
     given = ("--data", str(data))
     pretrained = _result("pretrain", out / "pretrain", *recipe.pretrain, *given)
     curve = _result("label-curve", out / "curve", *recipe.label_curve, "--encoder", str(out / "pretrain"), *given)

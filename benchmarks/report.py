@@ -1,8 +1,7 @@
 """The table of all comparisons: on the terminal, as Markdown and as JSON."""
 
 import platform
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.rows import Row
-from fewlabel.files import atomic_path, write_json
+from fewlabel.files import atomic_write_text, read_json, write_json
 from fewlabel.tracking.provenance import provenance
 
 __all__ = ["about", "table", "write"]
@@ -18,12 +17,11 @@ __all__ = ["about", "table", "write"]
 COLUMNS = ("comparison", "ours", "peer", "unit", "ratio", "target", "met")
 
 
-def about(command: str, skipped: Sequence[str], load: float) -> dict[str, Any]:
+def about(command: str, load: float) -> dict[str, Any]:
     """Where and how the figures came about; neither host nor path is named.
 
     Args:
         command: as it was typed, with names in the place of paths.
-        skipped: benchmarks that were not run.
         load: average of the last minute before they began.
     """
     origin = provenance()
@@ -31,7 +29,6 @@ def about(command: str, skipped: Sequence[str], load: float) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "command": command,
-        "skipped": list(skipped),
         "load_average_before": round(load, 2),
         **origin,
     }
@@ -48,17 +45,16 @@ def table(rows: Sequence[Row]) -> Table:
     return drawn
 
 
-def write(folder: Path, rows: Sequence[Row], origin: dict[str, Any]) -> list[Path]:
-    """Write <date>-<machine>.json and latest.md into `folder`."""
+def write(folder: Path, rows: Mapping[str, Sequence[Row]], origin: Mapping[str, Any]) -> list[Path]:
+    """Write <benchmark>.json for each in `rows`, and latest.md of all that lie in `folder`, whenever they were made."""
     folder.mkdir(parents=True, exist_ok=True)
-    machine = origin["machine"]
-    words = f"{machine['cpu']} {machine['cores']} cores {' '.join(machine['gpus'])}"
-    slug = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
-    report, markdown = folder / f"{origin['date']}-{slug}.json", folder / "latest.md"
-    write_json(report, {**origin, "rows": list(rows)})
-    with atomic_path(markdown) as temporary:
-        temporary.write_text(_markdown(rows, origin), encoding="utf-8")
-    return [report, markdown]
+    written = [folder / f"{name}.json" for name in rows]
+    for path, name in zip(written, rows, strict=True):
+        write_json(path, {**origin, "rows": list(rows[name])})
+    found = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
+    markdown = folder / "latest.md"
+    atomic_write_text(markdown, _markdown({name: record for name, record in found.items() if "rows" in record}))
+    return [*written, markdown]
 
 
 def _cells(row: Row) -> list[str]:
@@ -73,23 +69,24 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _markdown(rows: Sequence[Row], origin: dict[str, Any]) -> str:
-    machine = origin["machine"]
-    packages = ", ".join(f"{name} {origin['packages'][name]}" for name in ("torch", "lightly", "timm", "pillow"))
-    commit = origin["git"]["commit"][:10] if origin["git"] else "none"
-    changed = " with changes" if origin["git"] and origin["git"]["dirty"] else ""
-    lines = [
-        "# Measured beside the peers",
-        "",
-        f"- Command: `{origin['command']}`",
-        f"- Date: {origin['date']}; Fewlabel {origin['fewlabel']}, commit {commit}{changed}",
-        f"- Machine: {machine['cpu']}, {machine['cores']} cores; GPU: {', '.join(machine['gpus']) or 'none'}; "
-        f"load average before {origin['load_average_before']}",
-        f"- Versions: Python {origin['python']}, {packages}",
-    ]
-    if origin["skipped"]:
-        lines.append(f"- Not run: {', '.join(origin['skipped'])}")
-    lines += ["", "| " + " | ".join((*COLUMNS, "note")) + " |"]
-    lines.append("|" + " --- |" * (len(COLUMNS) + 1))
-    lines += ["| " + " | ".join([*_cells(row), row["note"]]) + " |" for row in rows]
+def _markdown(records: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = ["# Measured beside the peers"]
+    for name, record in records.items():
+        machine, git = record["machine"], record["git"]
+        packages = ", ".join(f"{package} {version}" for package, version in record["packages"].items())
+        commit = f"commit {git['commit'][:10]}{' with changes' if git['dirty'] else ''}" if git else "no commit"
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            f"- Command: `{record['command']}`",
+            f"- Date: {record['date']}; Fewlabel {record['fewlabel']}, {commit}",
+            f"- Machine: {machine['cpu']}, {machine['cores']} cores; GPU: {', '.join(machine['gpus']) or 'none'}; "
+            f"load average before {record['load_average_before']}",
+            f"- Versions: Python {record['python']}, {packages}",
+            "",
+            "| " + " | ".join((*COLUMNS, "note")) + " |",
+            "|" + " --- |" * (len(COLUMNS) + 1),
+            *("| " + " | ".join([*_cells(row), row["note"]]) + " |" for row in record["rows"]),
+        ]
     return "\n".join(lines) + "\n"

@@ -17,6 +17,14 @@ COMMANDS = {
     "predict": "Say what a classifier sees on images: a table with a row for each.",
     "label-curve": "Say whether pretraining paid: every way of learning from few labels, with a report.",
     "views": "Draw augmented pairs of a source's images, to look at before training.",
+    "index build": "Make an index of a source's images, to find similar ones in.",
+    "index add": "Add the images of a source to an index; only those that are new to it are embedded.",
+    "index remove": "Take images out of an index; their files stay where they are.",
+    "index info": "Say what an index holds, and how.",
+    "index check": "Check an index: its files, counts and images, and a sample of its features and neighbours.",
+    "query": "Find the images of an index that are most like others.",
+    "duplicates": "List the near-identical images of an index.",
+    "app": "Search an index in the browser, see its map, and look through the runs; on this machine alone.",
     "backbones": "List the architectures that --backbone can name, or describe one of them.",
     "runs": "List the runs made so far with their main figures.",
 }
@@ -25,12 +33,13 @@ COMMANDS = {
 
 def module_of(command: str) -> str:
     """The full name of the module that runs `command`."""
-    return f"fewlabel.pipelines.{command.replace('-', '_')}"
+    return f"fewlabel.pipelines.{command.replace('-', '_').replace(' ', '_')}"
 
 
-def _help() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
+def _help(group: str = "") -> str:
+    """Of all commands, or of those that begin with `group`."""
+    listed = {name: summary for name, summary in COMMANDS.items() if name.startswith(group)}
+    width = max(map(len, listed))
     return "\n".join(
         [
             "usage: fewlabel <command> [options]",
@@ -38,7 +47,7 @@ def _help() -> str:
             "Many images, few labels: pretrain, evaluate and search on your own machine.",
             "",
             "commands:",
-            *lines,
+            *(f"  {name:<{width}}  {summary}" for name, summary in listed.items()),
             "",
             "`fewlabel <command> --help` shows a command's options, `fewlabel --version` the version.",
         ]
@@ -48,13 +57,14 @@ def _help() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status: 0 for success, 2 for something the user can put right."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())
-        return 0 if arguments else 2
+    words = 2 if arguments and any(name.startswith(f"{arguments[0]} ") for name in COMMANDS) else 1
+    if len(arguments) < words or arguments[words - 1] in ("-h", "--help"):
+        print(_help("".join(f"{word} " for word in arguments[: words - 1])))
+        return 2 if len(arguments) < words else 0
     if arguments[0] == "--version":
         print(f"fewlabel {__version__}")
         return 0
-    command, rest = arguments[0], arguments[1:]
+    command, rest = " ".join(arguments[:words]), arguments[words:]
     try:
         if command not in COMMANDS:
             near = get_close_matches(command, COMMANDS, n=1)

@@ -4,7 +4,7 @@ import hashlib
 import re
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from fewlabel.data.splits import divide, strata_of
 from fewlabel.data.table import TABLE_ENDINGS, read_table
 from fewlabel.errors import UserError
 
-__all__ = ["Source", "check_bad_share", "load", "require_labels"]
+__all__ = ["Source", "check_bad_share", "load", "part_of", "require_labels"]
 
 
 class Source(datasets.DatasetDict):  # type: ignore[misc]
@@ -40,6 +40,8 @@ class Source(datasets.DatasetDict):  # type: ignore[misc]
     fingerprint: str
     """Hash of all splits, ids, labels, groups and contents: equal fingerprints, equal images on any
     machine."""
+    contents: dict[str, list[bytes]]
+    """BLAKE2b of each image's encoded content (16 bytes), by split and in the order of its rows."""
     hints: Hints
     channels: int
     """3 if any image has colour, else 1."""
@@ -55,7 +57,7 @@ class Source(datasets.DatasetDict):  # type: ignore[misc]
     @property
     def class_names(self) -> list[str] | None:
         """Names of the classes in the order of their numbers, or of the labels; None without any."""
-        feature = self["train"].features.get("label")
+        feature = self._label_feature
         if feature is None:
             return None
         return list(feature) if self.multi_label else list(feature.names)
@@ -63,7 +65,11 @@ class Source(datasets.DatasetDict):  # type: ignore[misc]
     @property
     def multi_label(self) -> bool:
         """Whether an image may have several labels, each yes or no."""
-        return isinstance(self["train"].features.get("label"), dict)
+        return isinstance(self._label_feature, dict)
+
+    @property
+    def _label_feature(self) -> Any:
+        return next(iter(self.values())).features.get("label")
 
 
 def load(source: str | SourceConfig, *, least: int = 2) -> Source:
@@ -232,9 +238,22 @@ def _divided(
     source.channels = max(header.channels for header in headers)
     source.bits = max(header.bits for header in headers)
     source.median_side = int(statistics.median_low(min(header.width, header.height) for header in headers))
-    source.fingerprint = _fingerprint(source, seen)
-    _warn_of_leaks(source, seen)
+    source.contents = {split: [look.digest for look in looks] for split, looks in seen.items()}
+    source.fingerprint = _fingerprint(source)
+    _warn_of_leaks(source)
     return source
+
+
+def part_of(source: Source, rows: Mapping[str, Sequence[int]]) -> Source:
+    """The images of `source` at `rows` of its splits, as a source of its own; a split that none is taken from is left
+    out."""
+    kept = {split: places for split, places in rows.items() if len(places)}
+    part = Source({split: source[split].select(places) for split, places in kept.items()})
+    part.contents = {split: [source.contents[split][place] for place in places] for split, places in kept.items()}
+    part.name, part.hints, part.revision, part.bad = source.name, source.hints, source.revision, []
+    part.channels, part.bits, part.median_side = source.channels, source.bits, source.median_side
+    part.fingerprint = _fingerprint(part)
+    return part
 
 
 def _check_sizes(source: Source, name: str, grouped: bool, made: list[str], least: int) -> None:
@@ -253,15 +272,15 @@ def _check_sizes(source: Source, name: str, grouped: bool, made: list[str], leas
     )
 
 
-def _fingerprint(source: Source, seen: dict[str, list[Seen]]) -> str:
+def _fingerprint(source: Source) -> str:
     whole = hashlib.blake2b(digest_size=16)
     names = source.class_names
     for split, part in source.items():
         ids = column(part, "id")
         labels = _written_labels(part, names)
         groups = column(part, "group") if "group" in part.column_names else [None] * len(ids)
-        for identity, label, group, look in zip(ids, labels, groups, seen[split], strict=True):
-            whole.update(repr((split, identity, label, group, look.digest.hex())).encode())
+        for identity, label, group, content in zip(ids, labels, groups, source.contents[split], strict=True):
+            whole.update(repr((split, identity, label, group, content.hex())).encode())
     return whole.hexdigest()
 
 
@@ -275,10 +294,10 @@ def _written_labels(part: datasets.Dataset, names: list[str] | None) -> Sequence
     return [sorted(zip(names, row, strict=True)) for row in labels.tolist()]
 
 
-def _warn_of_leaks(source: Source, seen: dict[str, list[Seen]]) -> None:
+def _warn_of_leaks(source: Source) -> None:
     """Say where groups or images stand on both sides of a split; the source is the user's to mend."""
     grouped = "group" in source["train"].column_names
-    contents = {split: {look.digest for look in looks} for split, looks in seen.items()}
+    contents = {split: set(digests) for split, digests in source.contents.items()}
     groups = {split: set(column(part, "group")) - {None} if grouped else set() for split, part in source.items()}
     for split in source.keys() - {"train"}:
         for what, sets in (("groups", groups), ("equal images", contents)):

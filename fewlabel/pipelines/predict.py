@@ -11,6 +11,8 @@ from fewlabel.data.config import SourceConfig
 from fewlabel.errors import UserError
 from fewlabel.pipelines.configuration import as_dict
 from fewlabel.pipelines.labelled import say
+from fewlabel.pipelines.outputs import check_ending, refuse_existing, write_table
+from fewlabel.pipelines.sources import load_all
 from fewlabel.tracking.config import RunConfig
 
 if TYPE_CHECKING:
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from fewlabel.supervised.classifier import Classifier
 
 COMMAND = "predict"
-
-ENDINGS = (".csv", ".parquet")
 
 _CHUNK = 2048
 """Images between two steps of the progress bar."""
@@ -46,8 +46,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check the table's name, before anything is computed."""
-        if self.table is not None and self.table.suffix.lower() not in ENDINGS:
-            raise UserError(f"--table is {self.table}; its name must end in {' or '.join(ENDINGS)}.")
+        check_ending("--table", self.table)
 
 
 def run(config: Config) -> int:
@@ -55,11 +54,10 @@ def run(config: Config) -> int:
     from fewlabel.supervised.classifier import load_classifier
     from fewlabel.tracking.run import Run
 
-    if config.table is not None and config.table.exists() and not config.overwrite:
-        raise UserError(f"{config.table} exists. Give another name with --table, or --overwrite to replace it.")
+    refuse_existing("--table", config.table, config.overwrite)
     directory = _find(config.classifier)
     classifier = load_classifier(directory)
-    source = _load(config.source)
+    source = load_all(config.source)
     made_by = str(classifier.provenance.get("run", directory))
     backbone = classifier.featurizer.backbone.name
     with Run.create(
@@ -78,7 +76,7 @@ def run(config: Config) -> int:
         found = _probabilities(classifier, stores)
         metrics = _judged(classifier, source, stores, found)
         table = config.table or record.directory / "predictions.csv"
-        _write(_columns(classifier, source, stores, found), table)
+        write_table(_columns(classifier, source, stores, found), table)
         bad = [*source.bad, *(image for store in stores.values() for image in store.bad)]
         images = sum(map(len, stores.values()))
         result = record.finish(
@@ -111,17 +109,6 @@ def _find(given: Path | None) -> Path:
         )
     say(f"Classifier: {found}, the newest")
     return found
-
-
-def _load(config: SourceConfig) -> "Source":
-    """The source, divided as for training, so that its splits are those; undivided where it is too small for that."""
-    from fewlabel.data.source import load
-
-    try:
-        return load(config)
-    except UserError:
-        # Whatever else is wrong is wrong with one part too, and then told.
-        return load(replace(config, val_share=0.0, test_share=0.0), least=1)
 
 
 def _opened(source: "Source", classifier: "Classifier", config: SourceConfig) -> "dict[str, ImageStore]":
@@ -249,18 +236,3 @@ def _columns(
 
 def _yes_or_no(values: list[int]) -> list[str | None]:
     return [None if value < 0 else "yes" if value else "no" for value in values]
-
-
-def _write(columns: Mapping[str, list[Any]], path: Path) -> None:
-    import pyarrow
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    from fewlabel.files import atomic_path
-
-    table = pyarrow.table(dict(columns))
-    with atomic_path(path) as temporary:
-        if path.suffix.lower() == ".csv":
-            pyarrow.csv.write_csv(table, temporary)
-        else:
-            pyarrow.parquet.write_table(table, temporary)

@@ -12,9 +12,9 @@ from rich.markup import escape
 from fewlabel.console import console
 from fewlabel.tracking.lock import is_locked
 
-__all__ = ["MainFigure", "RunRecord", "list_runs", "newest_classifier", "newest_encoder"]
+__all__ = ["MainFigure", "RunRecord", "list_runs", "newest_classifier", "newest_encoder", "newest_index"]
 
-_MAIN_FIGURES = ("accuracy", "knn_accuracy")
+_MAIN_FIGURES = ("accuracy", "knn_accuracy", "precision_at_5")
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,15 @@ def newest_classifier(root: Path) -> Path | None:
     return _newest(root, "classifier")
 
 
-def _newest(root: Path, folder: str) -> Path | None:
+def newest_index(root: Path) -> Path | None:
+    """The index directory of the newest finished run in `root` that has one."""
+    return _newest(root, "index", "index.json")
+
+
+def _newest(root: Path, folder: str, file: str = "config.json") -> Path | None:
     for record in reversed(list_runs(root)):
         found = record.directory / folder
-        if record.status == "finished" and (found / "config.json").is_file():
+        if record.status == "finished" and (found / file).is_file():
             return found
     return None
 

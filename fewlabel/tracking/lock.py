@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 from fewlabel.errors import UserError
 
@@ -31,18 +32,23 @@ class DirectoryLock:
     platform or the file system has none, a file `.lock.held` is made exclusively instead; a killed process
     leaves that behind, and the message then says to delete it.
 
+    Args:
+        directory: where; it must exist.
+        kind: what lies in it, for the message: a run's directory, or an index.
+
     Raises:
         UserError: another process, or another `DirectoryLock` of this one, holds the directory.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, kind: Literal["run", "index"] = "run") -> None:
+        self._kind = kind
         self._marker: Path | None = None
         try:
             self._descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise UserError(
-                f"Can't write in the run directory {directory}: {error.strerror}. "
-                "Choose a directory of your own with --out."
+                f"Can't write in the {self._kind} directory {directory}: {error.strerror}. "
+                + ("Choose a directory of your own with --out." if kind == "run" else "Ask whoever owns it.")
             ) from error
         try:
             locked = _flock(self._descriptor)
@@ -67,10 +73,14 @@ class DirectoryLock:
     def _refusal(self, directory: Path) -> str:
         pid, _, host = os.pread(self._descriptor, 300, 0).decode(errors="replace").strip().partition(" ")
         where = f" on {host}" if host and host != socket.gethostname() else ""
-        message = (
-            f"The run directory {directory} is in use by process {pid or '(unknown)'}{where}, and two runs "
-            "never write into one directory. Wait for it or stop it, or choose another directory with --out."
-        )
+        message = f"The {self._kind} directory {directory} is in use by process {pid or '(unknown)'}{where}, and "
+        if self._kind == "run":
+            message += (
+                "two runs never write into one directory. Wait for it or stop it, or choose another directory with "
+                "--out."
+            )
+        else:
+            message += "an index has one writer at a time. Wait for it or stop it, then run again; searching goes on."
         if (directory / _MARKER).exists():
             message += f" If that process is gone, delete {directory / _MARKER} and run again."
         return message

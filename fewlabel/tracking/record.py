@@ -1,15 +1,27 @@
 """The shapes that things take in a run's JSON files and in W&B."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fewlabel.tracking.metrics import finite_or_none
 
-__all__ = ["Figure", "figure_values", "flattened", "jsonable", "without_lists"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Figure", "Picture", "figure_values", "flattened", "jsonable", "without_lists"]
 
 Figure = float | Mapping[str, float] | list[dict[str, Any]]
 """A number; {"mean", "low", "high"}: a figure with its interval; or rows of a table, such as a curve."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A small image in a cell of a W&B table."""
+
+    image: "Image"
+    caption: str
 
 
 def figure_values(name: str, figure: Figure) -> Any:

@@ -218,7 +218,7 @@ class Run:
         self._wandb.log_image(name, path, step)
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Show a table in W&B under `name`."""
+        """Show a table in W&B under `name`; a cell may be a `Picture`."""
         self._wandb.log_table(name, columns, jsonable(rows))
 
     def log_input(self, name: str, kind: str, directory: Path) -> None:

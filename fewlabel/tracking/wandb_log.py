@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from fewlabel.console import console
+from fewlabel.tracking.record import Picture
 
 if TYPE_CHECKING:
     import wandb
@@ -100,12 +101,15 @@ class WandbLog:
         self._attempt(send)
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Add a table under `name`."""
+        """Add a table under `name`; a cell may be a `Picture`."""
 
         def send(run: "wandb.Run") -> None:
             import wandb
 
-            run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+            def cell(value: Any) -> Any:
+                return wandb.Image(value.image, caption=value.caption) if isinstance(value, Picture) else value
+
+            run.log({name: wandb.Table(columns=list(columns), data=[[cell(value) for value in row] for row in rows])})
 
         self._attempt(send)
 

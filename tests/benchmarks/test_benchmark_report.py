@@ -16,16 +16,18 @@ def test_rows_compare_in_the_right_direction() -> None:
 
 
 def test_report_holds_every_row_and_no_path_or_host(tmp_path: Path) -> None:
-    origin = report.about("python -m benchmarks --data DATA", ["views"], load=0.5)
-    written = report.write(tmp_path / "results", ROWS, origin)
-    assert [path.suffix for path in written] == [".json", ".md"]
+    origin = report.about("python -m benchmarks --data DATA", load=0.5)
+    report.write(tmp_path / "results", {"views": [ROWS[1]]}, origin)
+    written = report.write(tmp_path / "results", {"training": [ROWS[0]]}, origin)
+    assert [path.name for path in written] == ["training.json", "latest.md"]
     record = json.loads(written[0].read_text())
-    assert record["rows"] == ROWS
+    assert record["rows"] == [ROWS[0]]
     assert record["packages"]["torch"]
     lines = written[1].read_text().splitlines()
     assert "| training | 60 | 20 | images/s | 3.00 | at least 2 | yes | on 2 cores |" in lines
+    # What was measured before stays.
     assert "| loss | 0.5 | 2 | s | 4.00 | at least 8 | no |  |" in lines
-    assert "- Not run: views" in lines
+    assert [line for line in lines if line.startswith("## ")] == ["## training", "## views"]
     for path in written:
         assert str(Path.cwd()) not in path.read_text()
 

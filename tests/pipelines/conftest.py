@@ -12,6 +12,11 @@ import torch
 from PIL import Image
 
 from fewlabel.__main__ import main
+from fewlabel.backbones.encoder import load_encoder, save_encoder
+from fewlabel.backbones.registry import create
+from fewlabel.data.config import SourceConfig
+from fewlabel.data.source import load
+from fewlabel.retrieval import Index
 
 
 @pytest.fixture(scope="package")
@@ -108,3 +113,40 @@ def striped(tmp_path):
                 Image.fromarray(pixels if label == "up" else pixels.T).save(folder / f"{number:02d}.png")
     shutil.copy(tmp_path / "striped/train/up/00.png", tmp_path / "striped/test/up/99.png")
     return tmp_path / "striped"
+
+
+@pytest.fixture(scope="package")
+def collection(tmp_path_factory):
+    """Two classes, 8 images each to train and 4 each to test, and four more that resemble one of them.
+
+    Of train/up, 0.png stands in test/up too, as copy.png, and 1.png in train/across as labelled anew.png;
+    train/across/near.png is train/across/0.png but for a few pixels; train/up/tiny change.png is 0.png but for one.
+    """
+    root = tmp_path_factory.mktemp("collection") / "photos [1]"
+    for split, count in (("train", 8), ("test", 4)):
+        for label in ("across", "up"):
+            (root / split / label).mkdir(parents=True)
+            for number in range(count):
+                generator = np.random.default_rng([len(split), len(label), number])
+                pixels = generator.integers(0, 256, (16, 16)) * generator.random((16, 1))
+                image = Image.fromarray((pixels if label == "up" else pixels.T).astype(np.uint8))
+                image.save(root / split / label / f"{number}.png")
+    shutil.copy(root / "train/up/0.png", root / "test/up/copy.png")
+    shutil.copy(root / "train/up/1.png", root / "train/across/labelled anew.png")
+    for path, other, pixels in (("across/0.png", "across/near.png", 4), ("up/0.png", "up/tiny change.png", 1)):
+        with Image.open(root / "train" / path) as image:
+            changed = np.array(image)
+        changed[3, :pixels] ^= 16
+        Image.fromarray(changed).save(root / "train" / other)
+    return root
+
+
+@pytest.fixture(scope="package")
+def indexed(collection, tmp_path_factory):
+    """An index of the collection, by an encoder of fresh weights for 8-bit grey images."""
+    folder = tmp_path_factory.mktemp("indexed")
+    torch.manual_seed(0)
+    backbone = create("timm/test_resnet", image_size=32, in_chans=1)
+    encoder = save_encoder(folder / "encoder", backbone, mean=(0.4,), std=(0.3,), bits=8, provenance={})
+    source = load(SourceConfig(data=str(collection), val_share=0.0))
+    return Index.build(folder / "index", load_encoder(encoder), source).directory

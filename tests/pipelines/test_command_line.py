@@ -31,14 +31,26 @@ def test_help_of_a_command_loads_no_torch(command):
 import sys
 from fewlabel.__main__ import main
 try:
-    main([{command!r}, "--help"])
+    main([*{command.split()!r}, "--help"])
 finally:
     print("LOADED", [name for name in ("torch", "wandb", "datasets", "faiss", "timm") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0
-    assert "--json" in done.stdout
+    # A page in the browser is no result to be printed.
+    assert ("--json" in done.stdout) == (command != "app")
     assert "LOADED []" in done.stdout
+
+
+def test_a_word_with_commands_of_its_own_lists_them(capsys):
+    assert main(["index", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "index build" in told
+    assert "label-curve" not in told
+    assert main(["index"]) == 2
+    assert capsys.readouterr().out == told
+    assert main(["index", "biuld"]) == 2
+    assert "Did you mean 'index build'?" in capsys.readouterr().err
 
 
 def test_version():

@@ -13,6 +13,7 @@ import wandb
 from PIL import Image
 
 from fewlabel.tracking import Run, wandb_log
+from fewlabel.tracking.record import Picture
 from fewlabel.tracking.wandb_log import WandbLog, artifact_name
 
 SOURCE = {"name": "digits", "fingerprint": "f00", "bad_images": 1}
@@ -258,6 +259,21 @@ def test_disabled_means_not_even_imported(tmp_path: Path) -> None:
 
 def begin(directory: Path) -> WandbLog:
     return WandbLog(directory, "abcd", project="p", name="n", command="c", config={})
+
+
+def test_a_picture_in_a_table_gets_there_with_its_caption(tmp_path: Path) -> None:
+    log = begin(tmp_path)
+    log.log_table("neighbours", ["query", "label"], [[Picture(Image.new("L", (6, 3), 77), "cat, 0.987"), "cat"]])
+    where = log.run_directory
+    log.finish("finished")
+    assert where is not None
+    (artifact,) = of_type(records(where), "artifact")
+    files = {file["path"]: Path(file["local_path"]) for file in artifact["manifest"]["contents"]}
+    assert all(path.is_relative_to(tmp_path) for path in files.values())
+    ((cell, label),) = json.loads(files["neighbours.table.json"].read_text())["data"]
+    assert (cell["_type"], cell["caption"], label) == ("image-file", "cat, 0.987", "cat")
+    with Image.open(files[cell["path"]]) as opened:
+        assert (opened.size, opened.convert("L").getpixel((2, 1))) == ((6, 3), 77)
 
 
 def test_a_failing_start_costs_one_warning(

@@ -1,0 +1,1 @@
+"""The page: search, map and runs in a browser, from this machine alone."""

@@ -45,16 +45,23 @@ def _index(options: argparse.Namespace) -> list[Row]:
     return run(options.photos, options.photo_encoder)
 
 
+def _retrieval(options: argparse.Namespace) -> list[Row]:
+    from benchmarks.bench_retrieval import run
+
+    return run(options.vectors, options.autofaiss)
+
+
 BENCHMARKS: dict[str, tuple[tuple[str, ...], Callable[[argparse.Namespace], list[Row]]]] = {
     "nt-xent": ((), _nt_xent),
     "views": (("photos",), _views),
     "training": (("data",), _training),
     "probe": (("labelled", "encoder"), _probe),
     "index": (("photos",), _index),
+    "retrieval": ((), _retrieval),
 }
 """Each with the options that give what it needs."""
 
-PATHS = ("data", "photos", "photo_encoder", "labelled", "encoder")
+PATHS = ("data", "photos", "photo_encoder", "labelled", "encoder", "autofaiss")
 
 
 def _flag(name: str) -> str:
@@ -75,6 +82,10 @@ def main() -> int:
     )
     parser.add_argument("--labelled", type=Path, help="for probe: a source of labelled images, such as PneumoniaMNIST")
     parser.add_argument("--encoder", type=Path, help="for probe: an encoder directory")
+    parser.add_argument("--vectors", type=int, default=1_000_000, help="for retrieval: how many")
+    parser.add_argument(
+        "--autofaiss", type=Path, help="for retrieval: the Python of a virtual environment that has autofaiss"
+    )
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS), help="by default all")
     options = parser.parse_args()
     for name in PATHS:
@@ -85,6 +96,8 @@ def main() -> int:
     load = os.getloadavg()[0]
     words = ["--only", *options.only] if len(options.only) < len(BENCHMARKS) else []
     words = [f"{_flag(name)} {name.upper()}" for name in PATHS if getattr(options, name)] + words
+    if options.vectors != parser.get_default("vectors"):
+        words = ["--vectors", str(options.vectors), *words]
     missing = {
         name: lacking
         for name, (needed, _) in BENCHMARKS.items()

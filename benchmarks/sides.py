@@ -29,14 +29,16 @@ class Side:
         facts: what the process said of itself once it was ready.
     """
 
-    def __init__(self, module: str, *arguments: str, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, module: str, *arguments: str, settings: Mapping[str, str] | None = None, python: Path | None = None
+    ) -> None:
         """Start `python -m <module> <arguments>`, which uses `answers`, and wait until it is ready.
 
-        `settings` are environment variables.
+        `settings` are environment variables; `python` is that of another environment.
         """
         self._module = module
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable if python is None else str(python.absolute()), "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -110,7 +110,7 @@ class FinetuneConfig(TrainingConfig):
     patience: int = 10
     """Evaluations without better weights, the start's aside, after which training ends early."""
     head: Literal["auto", "probe", "zero"] = "auto"
-    """Where the classifier starts: the linear probe of the features, or zero weights. auto: probe from a trained
+    """Where the classifier starts: the linear probe of the views' features, or zero weights. auto: probe from a trained
     encoder, zero from scratch."""
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +18,14 @@ from fewlabel.data.store import ImageStore
 from fewlabel.data.views import TwoViews
 from fewlabel.errors import UserError
 from fewlabel.supervised.classifier import Classifier
-from fewlabel.supervised.config import FinetuneConfig
+from fewlabel.supervised.config import ClassWeights, FinetuneConfig
 from fewlabel.supervised.finetune_plan import settle_finetuning
 from fewlabel.supervised.linear_probe import choose_penalty, fit_probe, targets_of
 from fewlabel.supervised.logistic import Targets
 from fewlabel.training.batch_norm import GlobalBatchNorm, synchronize_batch_norm
 from fewlabel.training.checkpoint import Checkpoint
 from fewlabel.training.features import extract_features
-from fewlabel.training.loop import RunLog, fit
+from fewlabel.training.loop import RunLog, fit, step_seed
 from fewlabel.training.optimizers import build_optimizer
 from fewlabel.training.task import Task
 
@@ -38,6 +38,11 @@ __all__ = ["BATCH_NORM_FROM", "FineTuning", "fine_tune"]
 
 BATCH_NORM_FROM = 16
 """Images a step from which a trained encoder's batch norms learn: of fewer, batch statistics are worse than its own."""
+
+_PROBED_VIEWS: Final = 2048
+_PROBED_PASSES: Final = 8
+_PROBED_AT_ONCE: Final = 256
+"""Views that the first probe is fitted to: so many in all, where each image gives at least one and at most eight."""
 
 
 class FineTuning(Task):
@@ -194,7 +199,7 @@ def fine_tune(
 ) -> Classifier:
     """Train a classifier of `start`'s features, and these features with it, on few labels.
 
-    From a trained encoder the classifier begins as the linear probe of its features (LP-FT, Kumar et al. 2022), and
+    From a trained encoder the classifier begins as the linear probe of features (LP-FT, Kumar et al. 2022), and
     learning rates fall towards the input (BEiT, Bao et al. 2022, appendix H). Images are seen through views half
     as strong as in pretraining. The result is the moving average of the weights: where its loss on the validation
     labels was best, or without any of classes that are trained on, at the end of the schedule. The loss judges
@@ -241,7 +246,13 @@ def fine_tune(
     if validation is not None and not _judges(*validation, targets):
         validation = None
     batch_size = config.batch_size or 0
-    head = _first_head(start, train_store, labelled, len(classes), config, accelerator, seed, needed=checkpoint is None)
+    unit = ((0.0,) * train_store.channels, (1.0,) * train_store.channels)
+    mild = (preset_named(preset) if isinstance(preset, str) else preset).mild()
+    views = TwoViews(mild, start.image_size, *unit, strength)
+    head = _head(train_store.labels[labelled], start.num_features, len(classes), config.class_weights)
+    # The weights of one that a checkpoint is to replace are not needed.
+    if config.head == "probe" and checkpoint is None:
+        head = _probe(start, train_store, labelled, len(classes), views, config, accelerator, seed)
     rates = _rates(start, config.layer_decay or 1.0)
     featurizer = Featurizer(copy.deepcopy(start.backbone), start.mean, start.std)
     if featurizer.backbone.convolutional:
@@ -249,13 +260,11 @@ def fine_tune(
     classifier = Classifier(featurizer, head, classes, multi_label=multi_label, bits=train_store.bits)
     if world > 1:
         synchronize_batch_norm(classifier, accelerator.device)
-    unit = ((0.0,) * train_store.channels, (1.0,) * train_store.channels)
-    mild = (preset_named(preset) if isinstance(preset, str) else preset).mild()
     task = FineTuning(
         classifier,
         targets,
         train_store.labels,
-        TwoViews(mild, start.image_size, *unit, strength),
+        views,
         config,
         freeze_batch_norm=start.trained and batch_size < BATCH_NORM_FROM,
     )
@@ -300,31 +309,48 @@ def fine_tune(
     return task.result()
 
 
-def _first_head(
+def _head(labels: Tensor, features: int, classes: int, weights: ClassWeights) -> nn.Linear:
+    """A classifier that says of every image how frequent the classes are: the probe of features that say nothing."""
+    blank = fit_probe(torch.zeros(len(labels), 1), labels, classes, penalty=1.0, class_weights=weights)
+    head = nn.Linear(features, classes)
+    nn.init.zeros_(head.weight)
+    head.bias.data.copy_(blank.bias)
+    return head
+
+
+@torch.no_grad()
+def _probe(
     start: Encoder,
     store: ImageStore,
     labelled: Tensor,
     classes: int,
+    views: TwoViews,
     config: FinetuneConfig,
     accelerator: "Accelerator",
     seed: int,
-    *,
-    needed: bool,
 ) -> nn.Linear:
-    """The head that training starts with; the weights of one that a checkpoint is to replace are not `needed`."""
+    """The linear probe of the views that training will show.
+
+    That of whole images is too sure of itself for views: the first steps of training would throw it far off, and the
+    network with it.
+    """
     assert store.labels is not None
-    labels, weights = store.labels[labelled], config.class_weights
-    if config.head == "probe" and needed:
-        features = extract_features(start.to(accelerator.device), store, labelled, accelerator)
-        groups = None if store.groups is None else [store.groups[place] for place in labelled.tolist()]
-        penalty = choose_penalty(features, labels, groups, class_weights=weights, validation=None, seed=seed).value
-        return fit_probe(features, labels, classes, penalty=penalty, class_weights=weights).as_linear()
-    # The probe of features that say nothing: its biases are how frequent the classes are.
-    blank = fit_probe(torch.zeros(len(labels), 1), labels, classes, penalty=1.0, class_weights=weights)
-    head = nn.Linear(start.num_features, classes)
-    nn.init.zeros_(head.weight)
-    head.bias.data.copy_(blank.bias)
-    return head
+    start.to(accelerator.device)
+    generator = torch.Generator(accelerator.device).manual_seed(step_seed(seed, -1, 0))
+    passes = max(1, min(_PROBED_PASSES, _PROBED_VIEWS // len(labelled)))
+    places = labelled.repeat(passes)
+    features = []
+    for chunk in torch.split(places, _PROBED_AT_ONCE):
+        batch = store.batch(chunk)
+        pixels, aspect = batch.pixels.to(accelerator.device), batch.aspect.to(accelerator.device)
+        normal = start.normalize(views.one(pixels, aspect, generator))
+        with accelerator.autocast():
+            features.append(start.backbone(normal).float().cpu())
+    seen, labels, weights = torch.cat(features), store.labels[places], config.class_weights
+    # Views of one image are no more independent of each other than images of one group.
+    groups = [(store.groups or store.ids)[place] for place in places.tolist()]
+    penalty = choose_penalty(seen, labels, groups, class_weights=weights, validation=None, seed=seed).value
+    return fit_probe(seen, labels, classes, penalty=penalty, class_weights=weights).as_linear()
 
 
 def _rates(start: Encoder, decay: float) -> dict[str, float]:

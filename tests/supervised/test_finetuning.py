@@ -17,6 +17,7 @@ from fewlabel.backbones.backbone import Backbone
 from fewlabel.backbones.encoder import as_encoder
 from fewlabel.backbones.scale import Scale
 from fewlabel.data.config import SourceConfig
+from fewlabel.data.presets import ViewPreset
 from fewlabel.data.source import load
 from fewlabel.data.store import ImageBatch, open_store
 from fewlabel.errors import UserError
@@ -129,15 +130,19 @@ def test_two_labelled_images_are_enough(tmp_path, stores, trained):
     assert said.argmax(dim=1).tolist() == stores["train"].labels[pair].tolist()
 
 
-def test_without_training_the_classifier_is_the_probe_of_the_features(tmp_path, stores):
+def test_without_training_the_classifier_is_the_probe_of_views(tmp_path, stores):
+    """Views that change nothing are as many copies of each image, all in one fold."""
     labelled = labelled_of(stores["train"], range(10), 6)
     start, store = encoder(), stores["train"]
-    classifier = tuned(stores, Log(tmp_path), labelled, start=start, config={"max_steps": 1, "lr": 0.0})
+    still = ViewPreset("still", "", 1, horizontal_flip=0, colour_probability=0, greyscale=0, blur=0, padding="border")
+    # In so small a batch the batch norm rests too.
+    lone = {"max_steps": 1, "lr": 0.0, "batch_size": 8}
+    classifier = tuned(stores, Log(tmp_path), labelled, start=start, config=lone, preset=still)
     with torch.no_grad():
-        features = start(store.batch(labelled).pixels)
-    labels = store.labels[labelled]
-    penalty = choose_penalty(features, labels, None, class_weights="none", validation=None, seed=3).value
-    expected = fit_probe(features, labels, 10, penalty=penalty, class_weights="none").probabilities(features)
+        features = start(store.batch(labelled).pixels).repeat(8, 1)
+    labels, groups = store.labels[labelled].repeat(8), [store.ids[place] for place in labelled] * 8
+    penalty = choose_penalty(features, labels, groups, class_weights="none", validation=None, seed=3).value
+    expected = fit_probe(features, labels, 10, penalty=penalty, class_weights="none").probabilities(features[:60])
     with torch.no_grad():
         found = classifier.probabilities(store.batch(labelled).pixels)
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4)
@@ -284,7 +289,7 @@ def test_several_labels_an_image(tmp_path, stores):
     several = {split: copy.copy(store) for split, store in stores.items()}
     for store in several.values():
         store.labels = torch.stack([store.labels % 2, (store.labels > 4).long(), torch.ones_like(store.labels)], dim=1)
-    labelled = torch.arange(150)
+    labelled = torch.arange(600)
     config = {"max_steps": 60, "lr": 0.02}
     options = {"classes": ["odd", "large", "always"], "multi_label": True, "config": config}
     classifier = tuned(several, Log(tmp_path), labelled, **options)

@@ -44,7 +44,7 @@ RECIPES = {
         "RetinaMNIST, ResNet-18 at 28 px with ImageNet's stem",
         pretrain=(
             *("--backbone", "resnet18", "--image-size", "28", "--backbone-option", "small_stem=false"),
-            *("--epochs", "100", "--temperature", "0.15"),
+            *("--epochs", "30", "--temperature", "0.15"),
         ),
         label_curve=(
             *("--draws", "5", "--max-steps", "150", "--ordinal"),

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from fewlabel.errors import UserError
-from fewlabel.retrieval import Index
+from fewlabel.retrieval import Index, IndexConfig
 from fewlabel.retrieval.check import check_index
 from fewlabel.retrieval.description import Description, StoredFile, read_description
 from fewlabel.retrieval.directory import NewFiles, commit
@@ -122,6 +122,22 @@ def test_a_sound_index_is_found_sound(index):
     assert (found.problems, found.sound) == ([], True)
     assert (found.files, found.images, found.embedded, found.recall) == (3, 19, 19, 1.0)
     assert check_index(index.directory, sample=4).embedded == 4
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("factory", ["HNSW8", "IVF2,SQ8"])
+def test_a_sound_index_of_another_layout_is_found_sound(tmp_path, photos, encoder, read, draw, factory, metric):
+    """Vectors of eight bits a component are not quite those of the encoder, and have no unit length."""
+    for number in range(60):
+        draw(photos / f"train/up/more {number}.png", 1000 + number)
+    config = IndexConfig(factory=factory, metric=metric, recall=1.0)
+    index = Index.build(tmp_path / "other", encoder, read(photos), config=config)
+    draw(photos / "train/up/new.png", 902)
+    assert index.add(read(photos)).new == 1
+    assert index.remove(["train/up/1.png", "test/across/0.png"]).vectors == 2
+    found = check_index(index.directory)
+    assert (found.problems, found.embedded) == ([], 78)
+    assert found.recall > 0.9
 
 
 def test_images_that_have_moved_or_changed_are_named_and_it_still_answers(index, photos, draw):

@@ -75,8 +75,7 @@ def test_the_recall_of_other_queries_is_the_one_measured(points, factory):
 def test_more_recall_takes_more_lists():
     points = np.random.default_rng(1).standard_normal((4000, WIDTH)).astype(np.float32)
     plans = [
-        VectorIndex.build(points, np.arange(4000), factory="IVF64,SQ8", recall=asked).plan
-        for asked in (0.5, 0.8, 0.95)
+        VectorIndex.build(points, np.arange(4000), factory="IVF64,SQ8", recall=asked).plan for asked in (0.5, 0.8, 0.95)
     ]
     lists = [plan.parameters["nprobe"] for plan in plans]
     assert lists[0] < lists[1] < lists[2] < 64

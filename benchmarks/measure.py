@@ -37,12 +37,17 @@ class Memory:
             # Linux forgets the highest mark when 5 is written there.
             Path("/proc/self/clear_refs").write_text("5")
             self._before = _status("VmRSS")
+            self._own = _status("RssAnon")
 
     def peak_mib(self) -> float:
         """In MiB."""
         if self._device.type == "cuda":
             return (torch.cuda.max_memory_allocated(self._device) - self._before) / 2**20
         return (_status("VmHWM") - self._before) / 2**10
+
+    def own_mib(self) -> float:
+        """In MiB, what a CPU's process holds now apart from pages of files, which Linux takes back when it needs to."""
+        return (_status("RssAnon") - self._own) / 2**10
 
 
 def _status(key: str) -> int:

@@ -54,7 +54,7 @@ def search(folder: Path) -> None:
             _, found = index.search(queries, NEIGHBOURS)
             seconds = time.perf_counter() - started
             np.save(folder / "found-fewlabel.npy", found)
-            answer({"seconds": seconds, "mib": memory.peak_mib()})
+            answer({"seconds": seconds, "mib": memory.peak_mib(), "own_mib": memory.own_mib()})
 
 
 if __name__ == "__main__":

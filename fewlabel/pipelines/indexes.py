@@ -4,8 +4,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewlabel.console import as_typed, say
-from fewlabel.errors import UserError
+from fewlabel.console import as_typed
+from fewlabel.pipelines.newest import newest_of
 
 if TYPE_CHECKING:
     from fewlabel.retrieval.description import Description
@@ -25,14 +25,7 @@ def find_index(given: Path | None) -> Path:
 
     if given is not None:
         return locate(given)
-    found = newest_index(Path("runs"))
-    if found is None:
-        raise UserError(
-            f"There is no finished run with an index in {Path('runs').resolve()}. Make one with "
-            f"`{as_typed()} index build --data your/folder`, or name one with --index."
-        )
-    say(f"Index: {found}, the newest")
-    return found
+    return newest_of("index", newest_index, "index build")
 
 
 def summary_of(description: "Description") -> dict[str, str]:

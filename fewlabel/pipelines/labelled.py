@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewlabel.console import as_typed, console, say
+from fewlabel.console import console, say
 from fewlabel.data.config import SourceConfig
 from fewlabel.errors import UserError
+from fewlabel.pipelines.newest import newest_of
 from fewlabel.supervised.config import FewLabelsConfig
 
 if TYPE_CHECKING:
@@ -49,14 +50,7 @@ def find_encoder(given: Path | None) -> Path:
     if given is not None:
         inside = (given / "encoder", given / "classifier" / "encoder")
         return next((path for path in inside if (path / "config.json").is_file()), given)
-    found = newest_encoder(Path("runs"))
-    if found is None:
-        raise UserError(
-            f"There is no finished run with an encoder in {Path('runs').resolve()}. Make one with "
-            f"`{as_typed()} pretrain --data your/folder`, or name one with --encoder."
-        )
-    say(f"Encoder: {found}, the newest")
-    return found
+    return newest_of("encoder", newest_encoder, "pretrain")
 
 
 def open_labelled(

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewlabel.console import as_typed, track
+from fewlabel.console import as_typed, say, track
 from fewlabel.data.config import SourceConfig
 from fewlabel.errors import UserError
 from fewlabel.pipelines.configuration import as_dict
-from fewlabel.pipelines.labelled import say
+from fewlabel.pipelines.newest import newest_of
 from fewlabel.pipelines.outputs import check_ending, refuse_existing, write_table
 from fewlabel.pipelines.sources import load_all
 from fewlabel.tracking.config import RunConfig
@@ -101,14 +101,7 @@ def _find(given: Path | None) -> Path:
 
     if given is not None:
         return given / "classifier" if (given / "classifier" / "config.json").is_file() else given
-    found = newest_classifier(Path("runs"))
-    if found is None:
-        raise UserError(
-            f"There is no finished run with a classifier in {Path('runs').resolve()}. Make one with "
-            f"`{as_typed()} finetune --data your/folder`, or name one with --classifier."
-        )
-    say(f"Classifier: {found}, the newest")
-    return found
+    return newest_of("classifier", newest_classifier, "finetune")
 
 
 def _opened(source: "Source", classifier: "Classifier", config: SourceConfig) -> "dict[str, ImageStore]":

@@ -33,6 +33,8 @@ EPOCHS = 100
 BATCH_SIZE = 128
 SIDE = 32
 """Pixels of the crops that the growing index holds."""
+SMALL = ("--backbone", "timm/test_resnet", "--image-size", str(SIDE), "--max-steps", "1", "--batch-size", "16")
+"""The network of the growing index: so small that what the index itself costs shows."""
 QUERIES = 50
 MOST_TIMES_AS_LONG = 1.5
 
@@ -52,9 +54,10 @@ def run(photos: Path, encoder: Path | None, many: int = 100_000, added: int = 10
             options = (*LEARNING, "--epochs", str(EPOCHS), "--batch-size", str(BATCH_SIZE))
             _command("pretrain", "--data", str(photos), *options, "--out", str(scratch / "pretrained"))
             encoder = scratch / "pretrained" / "encoder"
+        _command("pretrain", "--data", str(photos), *SMALL, "--out", str(scratch / "small"))
         return [
             *_quality(photos, encoder, scratch),
-            _growth(photos, load_encoder(encoder), scratch, many, added),
+            _growth(photos, load_encoder(scratch / "small" / "encoder"), scratch, many, added),
         ]
 
 
@@ -67,7 +70,7 @@ def _quality(photos: Path, encoder: Path, scratch: Path) -> list[Row]:
         learned, untrained, gain = figures[name], figures[f"{name}_untrained"], figures[f"{name}_gain"]
         rows.append(
             Row(
-                name=f"{name.replace('_', ' ')} over {figures['judged_images']:,} labelled photos, beside untrained",
+                name=f"{name.replace('_', ' ')} over {figures['judged_images']:,.0f} labelled photos, beside untrained",
                 ours=learned["mean"],
                 peer=untrained["mean"],
                 ratio=learned["mean"] / untrained["mean"],
@@ -135,7 +138,7 @@ def _growth(photos: Path, encoder: Encoder, scratch: Path, many: int, added: int
         "s",
         lower_is_better=True,
         note=f"{counts.new:,} were new; building all {many:,} took {whole:.1f} s; crops of photos at {SIDE} px, "
-        f"{encoder.num_features} features; {index.description.plan.factory}",
+        f"{encoder.config.name} with {encoder.num_features} features; {index.description.plan.factory}",
     )
     row["target"] = f"at most {MOST_TIMES_AS_LONG:g} times as long"
     return row

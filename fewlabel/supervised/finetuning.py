@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -349,8 +350,10 @@ def _probe(
     seen, labels, weights = torch.cat(features), store.labels[places], config.class_weights
     # Views of one image are no more independent of each other than images of one group.
     groups = [(store.groups or store.ids)[place] for place in places.tolist()]
-    penalty = choose_penalty(seen, labels, groups, class_weights=weights, validation=None, seed=seed).value
-    return fit_probe(seen, labels, classes, penalty=penalty, class_weights=weights).as_linear()
+    # How many threads share a sum decides its last bits, and the same run is to give the same bits anywhere.
+    with threadpool_limits(1):
+        penalty = choose_penalty(seen, labels, groups, class_weights=weights, validation=None, seed=seed).value
+        return fit_probe(seen, labels, classes, penalty=penalty, class_weights=weights).as_linear()
 
 
 def _rates(start: Encoder, decay: float) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The one exception that is meant for the user's eyes."""
+"""The exceptions that are meant for the user's eyes."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
     The message names the value or file, what was expected and what to do; the command line prints it
     without a traceback and exits with status 2.
     """
+
+
+class Diverged(UserError):
+    """The loss or the features of a training are no finite numbers: the settings are at fault, not the machine."""

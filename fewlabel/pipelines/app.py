@@ -27,8 +27,9 @@ class Config:
 
 def run(config: Config) -> int:
     """Run the command until Ctrl-C; its exit status."""
+    from fewlabel.listening import address_of, is_local, listen
     from fewlabel.pipelines.indexes import find_index
-    from fewlabel.retrieval.app.server import address_of, is_local, listen, private_surroundings, serve
+    from fewlabel.retrieval.app.server import private_surroundings, serve
 
     directory = find_index(config.index)
     local = is_local(config.host)

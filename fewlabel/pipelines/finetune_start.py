@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fewlabel.errors import UserError
 from fewlabel.pipelines.labelled import open_labelled, subsets_of
+from fewlabel.pipelines.sources import base_image_size
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -33,9 +34,8 @@ def begin(
     """
     from fewlabel.backbones.encoder import as_encoder, load_encoder
     from fewlabel.backbones.pretrained import imagenet_encoder
-    from fewlabel.backbones.registry import create, fit_image_size, options_from
+    from fewlabel.backbones.registry import create, options_from
     from fewlabel.backbones.scale import Scale
-    from fewlabel.data.sizes import view_side
     from fewlabel.data.store import mean_and_std
 
     def opened(backbone: "Backbone") -> "dict[str, ImageStore]":
@@ -45,8 +45,7 @@ def begin(
     encoder, chosen = config.encoder or "", config.backbone
     if encoder == SCRATCH:
         options = options_from(chosen.backbone, chosen.backbone_option)
-        suits_source = source.hints.image_size or view_side(source.median_side)
-        size = chosen.image_size or fit_image_size(chosen.backbone, suits_source, **options)
+        size = base_image_size(source, chosen)
         backbone = create(chosen.backbone, image_size=size, in_chans=source.channels, scale=Scale.of(chosen), **options)
         stores = opened(backbone)
         mean, std = mean_and_std(stores["train"], config.training.seed)

@@ -56,13 +56,14 @@ def run(config: Config) -> int:
 
     refuse_existing("--table", config.table, config.overwrite)
     directory = _find(config.classifier)
+    config = replace(config, classifier=directory.resolve(), source=config.source.resolved())
     classifier = load_classifier(directory)
     source = load_all(config.source)
     made_by = str(classifier.provenance.get("run", directory))
     backbone = classifier.featurizer.backbone.name
     with Run.create(
         COMMAND,
-        as_dict(replace(config, classifier=directory.resolve(), run=replace(config.run, out=None), json=False)),
+        as_dict(replace(config, run=replace(config.run, out=None), json=False)),
         out=config.run.out,
         slug=f"{backbone}-{source.name}",
         parents={

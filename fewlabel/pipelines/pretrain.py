@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewlabel.backbones.config import BackboneConfig
-from fewlabel.console import console
 from fewlabel.data.config import SourceConfig, ViewsConfig
-from fewlabel.errors import UserError
 from fewlabel.pipelines.resumable import recorded, run_training
 from fewlabel.ssl.config import SimCLRConfig
 from fewlabel.tracking.config import RunConfig
@@ -16,7 +14,6 @@ from fewlabel.training.config import TrainingConfig
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from fewlabel.backbones.backbone import Backbone
     from fewlabel.data.source import Source
     from fewlabel.training.schedule import Plan
 
@@ -65,89 +62,56 @@ def _check(config: Config) -> Config:
 
 
 def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
-    from accelerate.utils import set_seed
+    from functools import partial
 
     from fewlabel.backbones.encoder import save_encoder
     from fewlabel.backbones.featurizer import Featurizer
     from fewlabel.backbones.registry import create, options_from
     from fewlabel.backbones.scale import Scale
-    from fewlabel.data.loader import Loader
     from fewlabel.data.sizes import stored_side
     from fewlabel.data.source import load
-    from fewlabel.data.store import mean_and_std, open_split
-    from fewlabel.data.views import TwoViews
+    from fewlabel.data.store import open_split
     from fewlabel.pipelines.pretrain_report import announce, conclude
     from fewlabel.pipelines.views import draw
     from fewlabel.ssl.evaluation import health_on, knn_on
-    from fewlabel.ssl.health import collapse_warning
-    from fewlabel.ssl.simclr import SimCLR
-    from fewlabel.training.batch_norm import synchronize_batch_norm
+    from fewlabel.ssl.pretraining import fresh_backbone, prepare
     from fewlabel.training.checkpoint import latest_checkpoint
-    from fewlabel.training.loop import fit
-    from fewlabel.training.optimizers import build_optimizer, settle_optimizer
-    from fewlabel.training.schedule import plan_steps, settle_durations
 
     with accelerator.main_process_first():
         source = load(config.source)
     config = _derive(config, source)
-    training, seed, world = config.training, config.training.seed, accelerator.num_processes
-    batch_size = training.batch_size or 0
-    set_seed(seed)
-
-    def new_backbone() -> "Backbone":
-        set_seed(seed)
-        return create(
-            config.backbone.backbone,
-            image_size=config.backbone.image_size or 0,
-            in_chans=source.channels,
-            scale=Scale.of(config.backbone),
-            **options_from(config.backbone.backbone, config.backbone.backbone_option),
-        )
-
-    backbone = new_backbone()
-    image_size = backbone.image_size
+    seed = config.training.seed
+    make = partial(
+        create,
+        config.backbone.backbone,
+        image_size=config.backbone.image_size or 0,
+        in_chans=source.channels,
+        scale=Scale.of(config.backbone),
+        **options_from(config.backbone.backbone, config.backbone.backbone_option),
+    )
+    backbone = fresh_backbone(make, seed)
+    side = stored_side(backbone.image_size, source.median_side)
     with accelerator.main_process_first():
-        stores = {
-            split: open_split(source, split, stored_side(image_size, source.median_side), config.source)
-            for split in source
-        }
-    loader = Loader(
+        stores = {split: open_split(source, split, side, config.source) for split in source}
+    pretraining = prepare(
+        backbone,
         stores["train"],
-        batch_size // world,
-        seed=seed,
-        rank=accelerator.process_index,
-        world=world,
-        partners=config.simclr.positives == "group",
+        views=config.views,
+        simclr=config.simclr,
+        training=config.training,
+        accelerator=accelerator,
     )
-    plan = plan_steps(training, loader.steps_per_epoch, source.hints.epochs)
-    mean, std = mean_and_std(stores["train"], seed)
-    views = TwoViews(config.views.views, image_size, mean, std, config.views.strength)
-    task = SimCLR(backbone, views, config.simclr)
-    if world > 1:
-        synchronize_batch_norm(task, accelerator.device)
-    training = settle_optimizer(training, batch_size, convolutional=backbone.convolutional)
-    optimizer = build_optimizer(task, training, backbone.no_weight_decay())
-    config = replace(
-        config,
-        training=settle_durations(training, plan),
-        views=replace(config.views, strength=views.strength),
-        simclr=replace(config.simclr, projection_hidden=config.simclr.projection_hidden or backbone.num_features),
-    )
-    if training.compile:
-        backbone.compile()
-    featurizer = Featurizer(backbone, mean, std).to(accelerator.device)
+    config = replace(config, training=pretraining.training, views=pretraining.views_config, simclr=pretraining.simclr)
+    featurizer, plan = pretraining.featurizer, pretraining.plan
     watched = stores["val"] if "val" in stores else stores["train"]
 
     def evaluate(step: int) -> dict[str, float]:
-        figures = health_on(task, watched, accelerator, seed=seed)
-        if figures and (warning := collapse_warning(figures)):
-            console.print(f"[bold yellow]Step {step}:[/] {warning}", soft_wrap=True)
+        figures = pretraining.health(watched, step)
         if watched is not stores["train"]:
             accuracy = knn_on(featurizer, stores["train"], watched, accelerator, seed=seed, **KNN_WHILE_TRAINING)
             if accuracy is not None:
                 figures["knn_accuracy"] = accuracy.mean
-        shown = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
-        console.print(f"Step {step:,} of {plan.total_steps:,}: {shown}", highlight=False, soft_wrap=True)
+        pretraining.tell(figures, step)
         return figures
 
     slug = f"{config.backbone.backbone}-{source.name}"
@@ -157,38 +121,28 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
         if accelerator.is_main_process:
             announce(config, source, stores, backbone, plan, accelerator, record.directory, checkpoint)
             if checkpoint is None:
-                draw(stores["train"], views, seed, record.directory / "views.png")
+                draw(stores["train"], pretraining.views, seed, record.directory / "views.png")
                 record.log_image("views", record.directory / "views.png", 0)
-        fit(
-            task,
-            optimizer,
-            loader,
-            plan,
-            accelerator,
-            record,
-            seed=seed,
-            clip_grad_norm=training.clip_grad_norm,
-            evaluate=evaluate,
-            checkpoint=checkpoint,
-        )
+        pretraining.fit(record, evaluate, checkpoint)
         metrics: dict[str, Any] = {}
         held_out = stores.get("test", watched)
         if held_out is not stores["train"]:
-            untrained = Featurizer(new_backbone(), mean, std).to(accelerator.device)
+            fresh = fresh_backbone(make, seed)
+            untrained = Featurizer(fresh, featurizer.mean, featurizer.std).to(accelerator.device)
             for name, kind in (("knn_accuracy", featurizer), ("knn_accuracy_untrained", untrained)):
                 interval = knn_on(kind, stores["train"], held_out, accelerator, seed=seed, **KNN_AT_THE_END)
                 if interval is not None:
                     metrics[name] = asdict(interval)
         if not metrics:
-            metrics = dict(health_on(task, watched, accelerator, seed=seed))
+            metrics = dict(health_on(pretraining.task, watched, accelerator, seed=seed))
         if not accelerator.is_main_process:
             return {}
         metrics |= _last_figures(record.history(), plan)
         save_encoder(
             record.encoder,
             backbone,
-            mean=mean,
-            std=std,
+            mean=featurizer.mean,
+            std=featurizer.std,
             bits=source.bits,
             provenance={
                 **{name: record.record[name] for name in ("run", "command", "created", "source", "provenance")},
@@ -204,32 +158,22 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
 
 def _derive(config: Config, source: "Source") -> Config:
     """Fill in every option that the user left open, so that the record repeats the run."""
-    from fewlabel.backbones.registry import fit_image_size, options_from
     from fewlabel.data.presets import resolve_preset
-    from fewlabel.data.sizes import view_side
-    from fewlabel.training.schedule import DEFAULT_EPOCHS, default_batch_size
+    from fewlabel.pipelines.sources import base_image_size
+    from fewlabel.ssl.pretraining import settle_training
 
-    training, world, images = config.training, config.training.processes or 1, len(source["train"])
-    image_size = config.backbone.image_size
-    if image_size is None:
-        options = options_from(config.backbone.backbone, config.backbone.backbone_option)
-        suits_source = source.hints.image_size or view_side(source.median_side)
-        image_size = fit_image_size(config.backbone.backbone, suits_source, **options)
-    batch_size = training.batch_size or default_batch_size(images, image_size, world)
-    if batch_size % world:
-        raise UserError(
-            f"--batch-size {batch_size} does not divide by {world} processes: "
-            f"take {batch_size // world * world or world} or {(batch_size // world + 1) * world}."
-        )
-    epochs = training.epochs
-    if epochs is None and training.max_steps is None:
-        epochs = source.hints.epochs or DEFAULT_EPOCHS
+    image_size = base_image_size(source, config.backbone)
     return replace(
         config,
         backbone=replace(config.backbone, image_size=image_size),
         source=config.source.resolved(),
         views=replace(config.views, views=resolve_preset(config.views.views, source.hints.views, source.channels)),
-        training=replace(training, batch_size=batch_size, epochs=epochs),
+        training=settle_training(
+            config.training,
+            images=len(source["train"]),
+            image_size=image_size,
+            suggested_epochs=source.hints.epochs,
+        ),
     )
 
 

@@ -56,7 +56,7 @@ def run(config: Config) -> int:
     from fewlabel.tracking.run import Run
 
     directory = find_encoder(config.encoder)
-    config = replace(config, encoder=directory.resolve(), few=config.few.settled())
+    config = replace(config, encoder=directory.resolve(), source=config.source.resolved(), few=config.few.settled())
     encoder = load_encoder(directory)
     source = load(config.source)
     parent = str(encoder.config.provenance.get("run", directory))

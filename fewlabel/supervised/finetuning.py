@@ -1,7 +1,7 @@
 """Fine-tuning: the whole network learns from the labelled images, and the weights worth most are kept."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -196,6 +196,7 @@ def fine_tune(
     log: RunLog,
     seed: int,
     checkpoint: Checkpoint | None = None,
+    measure: Callable[[Classifier], dict[str, float]] | None = None,
     quiet: bool = False,
 ) -> Classifier:
     """Train a classifier of `start`'s features, and these features with it, on few labels.
@@ -223,6 +224,7 @@ def fine_tune(
         log: the record; checkpoints go to its directory.
         seed: of order, views and folds.
         checkpoint: where to go on from, of a run with the same arguments.
+        measure: figures, to be logged at each evaluation, of what would be the result were it the last.
         quiet: print no evaluations.
 
     Returns:
@@ -275,7 +277,7 @@ def fine_tune(
     if config.compile:
         featurizer.backbone.compile()
 
-    def evaluate(step: int) -> dict[str, float]:
+    def judge(step: int) -> dict[str, float]:
         if validation is None:
             return {}
         store, places = validation
@@ -286,10 +288,14 @@ def fine_tune(
             console.print(f"Step {step:,} of {plan.total_steps:,}: validation loss {loss:.4f}", highlight=False)
         return {"validation_loss": loss}
 
+    def evaluate(step: int) -> dict[str, float]:
+        figures = judge(step)
+        return figures if measure is None else figures | measure(task.result())
+
     task.to(accelerator.device)
     if checkpoint is None:
         # The start may be the best there is, and is then what is kept.
-        evaluate(0)
+        judge(0)
     loader = Loader(
         train_store, batch_size // world, seed, accelerator.process_index, world, indices=labelled.sort().values
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,23 @@ from PIL import Image
 
 from fewlabel.files import atomic_write_text
 
-__all__ = ["Cell", "Page", "Thumbnail", "shown"]
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure as Plot
 
-Cell = str | int | float | Mapping[str, float] | None
-"""Text, a number, a figure with its interval ("mean", "low", "high"), or nothing."""
+__all__ = ["Cell", "Link", "Page", "Thumbnail", "shown"]
+
+
+@dataclass(frozen=True)
+class Link:
+    """Text that leads elsewhere when the reader asks for it."""
+
+    text: str
+    address: str
+    """Relative, or with http, https or file in front."""
+
+
+Cell = str | int | float | Mapping[str, float] | Link | None
+"""Text, a number, a figure with its interval ("mean", "low", "high"), a link, or nothing."""
 
 _SMALLEST: Final = 96
 _LARGEST: Final = 192
@@ -44,6 +57,8 @@ def shown(value: Cell, *, signed: bool = False) -> str:
         return ""
     if isinstance(value, str):
         return value
+    if isinstance(value, Link):
+        return value.text
     if isinstance(value, int):
         return f"{value:,}"
     form = "+.3f" if signed else ".3f"
@@ -55,9 +70,9 @@ def shown(value: Cell, *, signed: bool = False) -> str:
 class Page:
     """An HTML page being put together from top to bottom, then written.
 
-    Everything given is text and gets escaped. The page needs no script and no network: its style is inside, and
-    its pictures are data URIs; it forbids its reader's browser anything else. It follows the reader's light or
-    dark setting, and prints.
+    Everything given is text and gets escaped. The page needs no network, and no script unless it has plots, which bring
+    theirs: its style is inside, and its pictures are data URIs; it forbids its reader's browser anything else. It
+    follows the reader's light or dark setting, and prints.
 
     Args:
         title: of the page.
@@ -68,6 +83,7 @@ class Page:
         self._title, self._subtitle = title, subtitle
         self._sections: dict[str, str] = {}
         self._parts: list[str] = []
+        self._plots = 0
 
     def section(self, title: str) -> None:
         """Begin a section, which the contents list."""
@@ -88,9 +104,9 @@ class Page:
         mark = ' class="lead"' if lead else ""
         self._parts.append(f"<p{mark}>{escape(text)}</p>")
 
-    def listing(self, items: Sequence[str]) -> None:
+    def listing(self, items: Sequence[str | Link]) -> None:
         """A bulleted list."""
-        self._parts.append(f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in items)}</ul>")
+        self._parts.append(f"<ul>{''.join(f'<li>{_cell(item, False)}</li>' for item in items)}</ul>")
 
     def definitions(self, terms: Mapping[str, str]) -> None:
         """A two-column table of names and what they stand for; line breaks are kept."""
@@ -114,7 +130,8 @@ class Page:
         if any(len(row) != len(columns) for row in rows):
             raise ValueError(f"expected {len(columns)} cells in each row of the table {caption!r}")
         texts = [
-            all(row[place] is None or isinstance(row[place], str) for row in rows) for place in range(len(columns))
+            all(row[place] is None or isinstance(row[place], str | Link) for row in rows)
+            for place in range(len(columns))
         ]
         marks = ["" if text else ' class="number"' for text in texts]
         head = "".join(f'<th scope="col"{mark}>{escape(name)}</th>' for name, mark in zip(columns, marks, strict=True))
@@ -130,11 +147,24 @@ class Page:
 
     def figure(self, picture: Path, caption: str, alternative: str) -> None:
         """A PNG file in the size of its own dots an inch; `alternative` tells who can't see it what it shows."""
-        with Image.open(picture) as opened:
-            width = round(opened.width * 96 / float(opened.info.get("dpi", (96, 96))[0]))
+        self._parts.append(_figure(picture.read_bytes(), caption, alternative))
+
+    def gallery(self, pictures: Sequence[tuple[bytes, str, str]]) -> None:
+        """Figures side by side where there is room: each a PNG, its caption, and what it shows in words."""
+        self._parts.append(f'<div class="gallery">{"".join(_figure(*picture) for picture in pictures)}</div>')
+
+    def plot(self, figure: "Plot", caption: str, height: int = 420) -> None:
+        """A plotly figure that answers the pointer, as wide as the page and `height` pixels high."""
+        self._plots += 1
+        markup = figure.to_html(
+            full_html=False,
+            include_plotlyjs=False,
+            default_height=f"{height}px",
+            div_id=f"plot-{self._plots}",
+            config={"displaylogo": False, "responsive": True},
+        )
         self._parts.append(
-            f'<figure><img src="{_data_uri(picture.read_bytes())}" width="{width}" alt="{escape(alternative)}">'
-            f"<figcaption>{escape(caption)}</figcaption></figure>"
+            f'<figure><div class="plot">{markup}</div><figcaption>{escape(caption)}</figcaption></figure>'
         )
 
     def thumbnails(self, images: Sequence[Thumbnail]) -> None:
@@ -155,12 +185,17 @@ class Page:
         links = "".join(f'<li><a href="#{anchor}">{escape(name)}</a></li>' for anchor, name in self._sections.items())
         subtitle = f'<p class="subtitle">{escape(self._subtitle)}</p>' if self._subtitle else ""
         contents = f'<nav aria-label="Contents"><ul>{links}</ul></nav>' if links else ""
+        script = policy = ""
+        if self._plots:
+            from plotly.offline import get_plotlyjs
+
+            script, policy = f"<script>{get_plotlyjs()}</script>\n", "; script-src 'unsafe-inline'"
         return (
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta http-equiv="Content-Security-Policy" '
-            "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
+            f"content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'{policy}\">\n"
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{escape(self._title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+            f"<title>{escape(self._title)}</title>\n<style>{_STYLE}</style>\n{script}</head>\n<body>\n<main>\n"
             f"<header><h1>{escape(self._title)}</h1>{subtitle}</header>\n{contents}\n"
             + "\n".join(self._parts)
             + "\n</main>\n</body>\n</html>\n"
@@ -175,10 +210,21 @@ class Page:
 def _cell(value: Cell, signed: bool) -> str:
     """A narrow column may break a figure before its interval, and nowhere else."""
     text = escape(shown(value, signed=signed))
+    if isinstance(value, Link):
+        return f'<a href="{escape(value.address)}">{text}</a>'
     if isinstance(value, Mapping):
         mean, _, limits = text.partition(" ")
         return f"{mean} <small>{limits}</small>"
     return text
+
+
+def _figure(png: bytes, caption: str, alternative: str) -> str:
+    with Image.open(io.BytesIO(png)) as opened:
+        width = round(opened.width * 96 / float(opened.info.get("dpi", (96, 96))[0]))
+    return (
+        f'<figure><img src="{_data_uri(png)}" width="{width}" alt="{escape(alternative)}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
 
 
 def _thumbnail_png(pixels: NDArray[Any]) -> bytes:
@@ -236,6 +282,8 @@ td:first-child:not(.number) { min-width: 8.5rem; }
 figure { margin: 1.2rem 0 1.8rem; }
 figure > img { max-width: 100%; height: auto; background: #ffffff; border-radius: 4px; }
 figcaption { color: var(--soft); font-size: .875rem; max-width: 46rem; margin-top: .4rem; }
+.plot { background: #ffffff; border-radius: 4px; overflow: hidden; }
+.gallery { display: flex; flex-wrap: wrap; gap: 0 2rem; }
 .thumbnails { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1.2rem 1rem; }
 .thumbnails figure { margin: 0; }
 .thumbnails img { max-width: 9rem; max-height: 9rem; }

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from rich.markup import escape
 
@@ -20,6 +20,9 @@ from fewlabel.tracking.metrics import MetricsFile
 from fewlabel.tracking.provenance import provenance
 from fewlabel.tracking.record import Figure, figure_values, flattened, jsonable, without_lists
 from fewlabel.tracking.wandb_log import WandbLog
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure as Plot
 
 __all__ = ["NullRun", "Run", "Status"]
 
@@ -61,6 +64,7 @@ class Run:
             project=record["project"],
             name=record["run"],
             command=record["command"],
+            group=record.get("group"),
             config={**record["config"], "record": {**about, "source": source}},
             resumed=resumed,
         )
@@ -79,6 +83,7 @@ class Run:
         parents: Mapping[str, str] | None = None,
         source: Mapping[str, Any] | None = None,
         project: str = "fewlabel",
+        group: str | None = None,
     ) -> Self:
         """Make a run directory, `out` or `root`/<command>-<time>-<slug>, and begin the run in it.
 
@@ -91,6 +96,7 @@ class Run:
             parents: what the run was made from, by role, e.g. {"source": ..., "encoder": ...}.
             source: what was read, e.g. {"name", "fingerprint", "images"}; W&B gets it as the input artifact.
             project: the W&B project.
+            group: the name under which W&B shows this run together with others, e.g. the trials of a study.
 
         Raises:
             UserError: `out` holds something, is no directory, is in use, or can't be written.
@@ -104,6 +110,7 @@ class Run:
             "run": directory.absolute().name,
             "wandb_id": secrets.token_hex(4),
             "project": project,
+            "group": group,
             "created": _now(),
             "config": jsonable(config),
             "source": None if source is None else jsonable(source),
@@ -217,6 +224,10 @@ class Run:
         """Show the picture in the file `path` in W&B at `step`."""
         self._wandb.log_image(name, path, step)
 
+    def log_plot(self, name: str, figure: "Plot") -> None:
+        """Show a plotly figure in W&B under `name`."""
+        self._wandb.log_plot(name, figure)
+
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Show a table in W&B under `name`; a cell may be a `Picture`."""
         self._wandb.log_table(name, columns, jsonable(rows))
@@ -324,6 +335,9 @@ class NullRun(Run):
         """Do nothing."""
 
     def log_image(self, name: str, path: Path, step: int) -> None:
+        """Do nothing."""
+
+    def log_plot(self, name: str, figure: "Plot") -> None:
         """Do nothing."""
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -20,6 +20,7 @@ from fewlabel.tracking.record import Picture
 
 if TYPE_CHECKING:
     import wandb
+    from plotly.graph_objects import Figure
 
 __all__ = ["WandbLog", "artifact_name"]
 
@@ -49,8 +50,8 @@ _directories_set_here: set[str] = set()
 class WandbLog:
     """A W&B run in `directory`/wandb, or nothing where W&B is disabled or has failed.
 
-    `resumed` says that a run of this `run_id` was there before: it is continued under the same id. Every
-    method returns normally whatever W&B does.
+    W&B shows the runs of one `group` together, with the `command` as their job type. `resumed` says that a run of this
+    `run_id` was there before: it is continued under the same id. Every method returns normally whatever W&B does.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class WandbLog:
         name: str,
         command: str,
         config: Mapping[str, Any],
+        group: str | None = None,
         resumed: bool = False,
     ) -> None:
         self.directory = directory
@@ -73,6 +75,7 @@ class WandbLog:
             "project": project,
             "name": name,
             "job_type": command,
+            "group": group,
             "config": dict(config),
             "resume": "allow" if resumed else None,
         }
@@ -97,6 +100,16 @@ class WandbLog:
             import wandb
 
             run.log({name: wandb.Image(str(path))}, step=step)
+
+        self._attempt(send)
+
+    def log_plot(self, name: str, figure: "Figure") -> None:
+        """Add a plotly figure, to be looked at with the pointer."""
+
+        def send(run: "wandb.Run") -> None:
+            import wandb
+
+            run.log({name: wandb.Plotly(figure)})
 
         self._attempt(send)
 

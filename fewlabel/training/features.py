@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewlabel.data.store import ImageStore
-from fewlabel.errors import UserError
+from fewlabel.errors import Diverged
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -40,7 +40,7 @@ def extract_features(
         `(len(indices), D)` float32 on the CPU, the same on every process.
 
     Raises:
-        UserError: a feature is missing, NaN or infinite.
+        Diverged: a feature is missing, NaN or infinite.
     """
     modes = {module: module.training for module in encoder.modules()}
     encoder.eval()
@@ -66,7 +66,7 @@ def extract_features(
     bad = (~features.isfinite().all(dim=1)).nonzero().flatten()
     if len(bad):
         names = ", ".join(store.ids[int(indices[place])] for place in bad[:3])
-        raise UserError(
+        raise Diverged(
             f"{len(bad)} of {len(indices)} images have no finite features (first: {names}). "
             "The encoder's weights are spoilt: go back to an earlier checkpoint or train with a lower --lr."
         )

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from fewlabel.console import console, progress_bar
 from fewlabel.data.loader import Loader
 from fewlabel.data.store import ImageBatch
-from fewlabel.errors import UserError
+from fewlabel.errors import Diverged
 from fewlabel.training.checkpoint import Checkpoint, restore, save_latest, write_checkpoint
 from fewlabel.training.schedule import Plan, warmup_cosine
 from fewlabel.training.task import Task
@@ -108,7 +108,8 @@ def fit(
 
     Raises:
         Interrupted: SIGTERM or SIGINT came; a checkpoint of that step is written.
-        UserError: the loss became NaN or infinite, or a checkpoint can't be written.
+        Diverged: the loss became NaN or infinite.
+        UserError: a checkpoint can't be written.
     """
     first = checkpoint.step if checkpoint else 0
     task.to(accelerator.device)
@@ -222,13 +223,13 @@ def _stop_on_bad_loss(
     """Save the state before the bad step with the batch's indices, and stop.
 
     Raises:
-        UserError: always.
+        Diverged: always.
     """
     indices = accelerator.gather(batch.index.to(accelerator.device)).tolist()
     path = directory / f"bad-step-{step:08d}.safetensors"
     if accelerator.is_main_process:
         write_checkpoint(path, **state)  # type: ignore[arg-type]
-    raise UserError(
+    raise Diverged(
         f"The loss of step {step} is {loss}. The weights before it are saved for replay in {path}; the batch was the "
         f"training images number {indices}. Lower --lr, lengthen --warmup-epochs or take --precision fp32, "
         "and start a new run."

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from fewlabel.__main__ import main
 from fewlabel.backbones.encoder import load_encoder, save_encoder
+from fewlabel.backbones.featurizer import Featurizer
 from fewlabel.backbones.registry import create
 from fewlabel.data.config import SourceConfig
 from fewlabel.data.source import load
 from fewlabel.retrieval import Index
+from fewlabel.supervised.classifier import Classifier, save_classifier
 
 
 @pytest.fixture(scope="package")
@@ -97,6 +100,19 @@ def trained(tmp_path_factory, pretrain):
     run = tmp_path_factory.mktemp("probed") / "run"
     assert pretrain("--max-steps", 1, "--out", run) == 0
     return run
+
+
+@pytest.fixture(scope="package")
+def make_classifier():
+    """Write a classifier of fresh weights for 8-bit grey images."""
+
+    def make(directory: Path, names=("across", "up"), *, multi_label=False, provenance=None) -> Path:
+        torch.manual_seed(0)
+        featurizer = Featurizer(create("timm/test_resnet", image_size=32, in_chans=1), (0.4,), (0.3,))
+        classifier = Classifier(featurizer, nn.Linear(96, len(names)), names, multi_label=multi_label, bits=8)
+        return save_classifier(directory, classifier, provenance=provenance or {})
+
+    return make
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The start of the page; the page itself is tested in tests/retrieval/test_app_page.py."""
+"""The start of the page; the page itself is tested in tests/retrieval/app."""
 
 import socket
 

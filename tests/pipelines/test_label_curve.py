@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fewlabel.__main__ import main
+from fewlabel.pipelines.labelled import LEARNED_FROM_LABELS
 from fewlabel.supervised import label_curve
 from fewlabel.supervised.answers import AnswerFolder
 
@@ -45,8 +46,10 @@ def test_every_method_at_every_amount_with_a_verdict_and_a_report(few, tmp_path,
     }
     assert len(metrics["curve_without_leaks"]) == len(metrics["curve"])
     assert "retraining" in result["verdict"][0]
+    assert LEARNED_FROM_LABELS not in result["verdict"]
     page = html.unescape((out / "report.html").read_text())
     assert result["verdict"][0] in page
+    assert "no label was used" in page
     assert "test/up/99.png" in page
     assert {path.stem for path in (out / "pictures").iterdir()} >= {"label_curve", "roc_most_labels"}
     assert not list((out / "answers").rglob("checkpoints"))
@@ -94,6 +97,14 @@ def test_stopped_anywhere_it_goes_on_and_does_nothing_twice(few, trained, stripe
     assert figures[0] == figures[1]
     steps = [json.loads(line)["step"] for line in (parts / "answers/finetune-0.2-1/metrics.jsonl").open()]
     assert steps == [1, 2, 3]
+
+
+def test_that_the_encoder_was_fine_tuned_on_labels_is_told(make_classifier, striped, tmp_path):
+    made_of = {"source": {"name": "other photos", "fingerprint": "0"}}
+    make_classifier(tmp_path / "tuned" / "classifier", provenance=made_of)
+    assert run(tmp_path / "tuned", striped, tmp_path / "curve", "--shots", "1", "--methods", "probe", "untrained") == 0
+    assert LEARNED_FROM_LABELS in json.loads((tmp_path / "curve/result.json").read_text())["verdict"]
+    assert "other images; with labels" in html.unescape((tmp_path / "curve/report.html").read_text())
 
 
 def test_an_encoder_made_anew_is_refused(few, trained, striped, tmp_path, pretrain, refused, monkeypatch):

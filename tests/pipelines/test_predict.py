@@ -9,26 +9,15 @@ import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 import fewlabel
 from fewlabel.__main__ import main
-from fewlabel.backbones.featurizer import Featurizer
-from fewlabel.backbones.registry import create
 from fewlabel.data.source import load
-from fewlabel.supervised.classifier import Classifier, save_classifier
-
-
-def made(directory, names=("across", "up"), *, multi_label=False, provenance=None):
-    torch.manual_seed(0)
-    featurizer = Featurizer(create("timm/test_resnet", image_size=32, in_chans=1), (0.4,), (0.3,))
-    classifier = Classifier(featurizer, nn.Linear(96, len(names)), names, multi_label=multi_label, bits=8)
-    return save_classifier(directory, classifier, provenance=provenance or {})
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory):
-    return made(tmp_path_factory.mktemp("made") / "classifier")
+def classifier(make_classifier, tmp_path_factory):
+    return make_classifier(tmp_path_factory.mktemp("made") / "classifier")
 
 
 @pytest.fixture
@@ -96,27 +85,29 @@ def test_an_existing_table_is_kept_unless_asked_for(classifier, write_images, tm
     assert len(rows_of(table)) == 3
 
 
-def test_labels_of_other_classes_are_shown_and_not_scored(stripes, tmp_path, capfd):
-    other = made(tmp_path / "other", ("cat", "dog"))
+def test_labels_of_other_classes_are_shown_and_not_scored(make_classifier, stripes, tmp_path, capfd):
+    other = make_classifier(tmp_path / "other", ("cat", "dog"))
     assert predict(tmp_path, "--classifier", other, "--data", stripes) == 0
     assert "nothing is scored" in capfd.readouterr().err
     assert set(json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]) == {"images"}
     assert {row["label"] for row in rows_of(tmp_path / "run" / "predictions.csv")} == {"across", "up", ""}
 
 
-def test_classes_are_matched_by_name(stripes, tmp_path, capfd):
+def test_classes_are_matched_by_name(make_classifier, stripes, tmp_path, capfd):
     """The same head with its classes named in another order scores as many right as it had wrong."""
     shares = []
     for names in (("across", "up"), ("up", "across")):
         place = tmp_path / names[0]
-        assert predict(place, "--classifier", made(place / "c", names), "--data", stripes) == 0
+        assert predict(place, "--classifier", make_classifier(place / "c", names), "--data", stripes) == 0
         shares.append(json.loads((place / "run" / "result.json").read_text())["metrics"]["accuracy"]["mean"])
     assert sum(shares) == pytest.approx(1)
 
 
-def test_the_images_it_was_trained_on_are_not_scored(stripes, tmp_path, capfd):
+def test_the_images_it_was_trained_on_are_not_scored(make_classifier, stripes, tmp_path, capfd):
     fingerprint = load(str(stripes)).fingerprint
-    trained = made(tmp_path / "trained", provenance={"source": {"fingerprint": fingerprint}, "run": "finetune-1"})
+    trained = make_classifier(
+        tmp_path / "trained", provenance={"source": {"fingerprint": fingerprint}, "run": "finetune-1"}
+    )
     assert predict(tmp_path, "--classifier", trained, "--data", stripes) == 0
     assert "test alone, which it did not learn from" in capfd.readouterr().err
     rows = [row for row in rows_of(tmp_path / "run" / "predictions.csv") if row["split"] == "test" and row["label"]]
@@ -126,11 +117,11 @@ def test_the_images_it_was_trained_on_are_not_scored(stripes, tmp_path, capfd):
     assert result["parents"]["classifier"].startswith("finetune-1@")
 
 
-def test_several_labels_are_yes_or_no(write_images, tmp_path):
+def test_several_labels_are_yes_or_no(make_classifier, write_images, tmp_path):
     write_images(tmp_path / "images", 12)
     rows = ["path,cough,fever"] + [f"images/{n:03d}.png,{n % 2},{'' if n == 5 else n % 3 % 2}" for n in range(12)]
     (tmp_path / "table.csv").write_text("\n".join(rows))
-    both = made(tmp_path / "both", ("fever", "cough"), multi_label=True)
+    both = make_classifier(tmp_path / "both", ("fever", "cough"), multi_label=True)
     source = ("--data", tmp_path / "table.csv", "--label-column", "cough,fever")
     assert predict(tmp_path, "--classifier", both, *source) == 0
     found = rows_of(tmp_path / "run" / "predictions.csv")
@@ -159,7 +150,10 @@ def test_the_newest_classifier_is_the_default(classifier, write_images, tmp_path
         )
     )
     (run / "result.json").write_text(json.dumps({"metrics": {}}))
-    assert predict(tmp_path, "--data", photos) == 0
+    assert predict(tmp_path, "--data", "photos") == 0
+    recorded = json.loads((tmp_path / "run" / "config.json").read_text())
+    # From whatever folder the run is repeated.
+    assert recorded["config"]["source"]["data"] == recorded["source"]["data"] == str(photos)
     assert predict(tmp_path / "again", "--classifier", run, "--data", photos) == 0
 
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from fewlabel.__main__ import main
+from fewlabel.pipelines.labelled import LEARNED_FROM_LABELS
 
 
 def test_the_result_holds_the_curve_the_gain_and_the_leak(trained, striped, tmp_path, capsys):
@@ -103,12 +104,23 @@ def test_the_newest_encoder_is_the_default(trained, striped, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert "no finished run with an encoder" in refused("probe", "--data", striped)
     shutil.copytree(trained, tmp_path / "runs" / "pretrain-1")
-    assert main(["probe", "--data", str(striped), "--shots", "2"]) == 0
+    assert main(["probe", "--data", "striped", "--shots", "2"]) == 0
     told = capfd.readouterr().err
     assert "runs/pretrain-1/encoder, the newest" in told
     assert "With 4 labelled images" in told
+    assert LEARNED_FROM_LABELS not in " ".join(told.split())
     [run] = (tmp_path / "runs").glob("probe-*")
+    recorded = json.loads((run / "config.json").read_text())
+    # From whatever folder the run is repeated.
+    assert recorded["config"]["source"]["data"] == recorded["source"]["data"] == str(striped)
     assert json.loads((run / "result.json").read_text())["metrics"]["curve"][0]["shots"] == 2
+
+
+def test_that_an_encoder_was_fine_tuned_on_labels_is_told(make_classifier, striped, tmp_path, capfd):
+    make_classifier(tmp_path / "tuned" / "classifier")
+    arguments = ["--encoder", tmp_path / "tuned", "--data", striped, "--shots", "1", "--out", tmp_path / "out"]
+    assert main(["probe", *map(str, arguments)]) == 0
+    assert LEARNED_FROM_LABELS in " ".join(capfd.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

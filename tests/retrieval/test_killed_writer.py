@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import fewlabel
 from fewlabel.retrieval import Index
 
 
@@ -24,9 +25,11 @@ def test_a_kill_at_any_instant_leaves_the_old_or_the_new_index(index, encoder, p
     remains.mkdir()
     script = Path(__file__).with_name("killed_writer.py")
     arguments = [index.directory, encoder.directory, table, "train/across/1.png", remains]
+    # A script looks for modules beside itself and then among the installed; what is tested may be another checkout.
+    tested = str(Path(fewlabel.__file__).parents[1])
     done = subprocess.run(
         [sys.executable, script, *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": tested, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import faiss
 import numpy as np
 import pytest
+from faiss.contrib.exhaustive_search import knn_ground_truth
 
 from fewlabel.errors import UserError
 from fewlabel.retrieval import vectors as module
@@ -40,6 +41,20 @@ def expected(points, keys, queries, k, metric="cosine"):
         similarities = -np.linalg.norm(queries[:, None] - points[None], axis=2)
     order = np.argsort(-similarities, axis=1)[:, :k]
     return np.take_along_axis(similarities, order, axis=1), keys[order]
+
+
+@pytest.fixture
+def searched_exactly(monkeypatch):
+    """Every selection is a large one; the queries for which it was searched exactly nevertheless."""
+    monkeypatch.setattr(module, "FLAT_BYTES", 0)
+    asked = []
+
+    def noted(queries, *arguments, **options):
+        asked.extend(queries)
+        return knn_ground_truth(queries, *arguments, **options)
+
+    monkeypatch.setattr(module, "knn_ground_truth", noted)
+    return asked
 
 
 def agreement(found, right):
@@ -106,27 +121,29 @@ def test_a_small_selection_is_searched_exactly(points, keys, factory):
 @pytest.mark.parametrize(
     "factory", ["Flat", "SQ8", "IVF8,SQ8", "IVF8,PQ8x4fs,RFlat", "HNSW16", "PCAR16,IVF8,SQ8,RFlat"]
 )
-def test_a_large_selection_is_left_to_faiss(points, keys, factory, monkeypatch):
-    monkeypatch.setattr(module, "FLAT_BYTES", 0)
+def test_a_large_selection_is_left_to_faiss(points, keys, factory, searched_exactly):
     index = VectorIndex.build(points, keys, factory=factory)
     chosen = np.arange(0, 600, 2)
     _, found = index.search(points[:100], 10, keys=keys[chosen])
     _, right = expected(points[chosen], keys[chosen], points[:100], 10)
+    assert searched_exactly == []
     assert np.isin(found, keys[chosen]).all()
     assert agreement(found, right) > 0.9
 
 
-def test_a_selection_far_from_the_query_still_fills_the_rows(points, keys, monkeypatch):
-    """One list read finds none of a selection that lies in others."""
-    monkeypatch.setattr(module, "FLAT_BYTES", 0)
+def test_a_selection_far_from_a_query_is_searched_exactly_for_this_one(points, keys, searched_exactly):
+    """The one list that is read has too few of a selection that lies in others."""
     index = VectorIndex.build(points, keys, factory="IVF8,SQ8", recall=0.01)
     assert index.plan.parameters == {"nprobe": 1}
-    nearest = index.search(points[:1], 300)[1]
-    far = np.setdiff1d(keys, nearest)
-    similarities, found = index.search(points[:1], 10, keys=far)
-    assert np.isin(found, far).all()
-    assert np.isfinite(similarities).all()
-    assert (np.diff(similarities) <= 0).all()
+    _, order = expected(points, keys, points[4:5], 600)
+    chosen = np.isin(keys, order[0, 200:])
+    queries = points[[4, np.flatnonzero(keys == order[0, -1])[0]]]
+    similarities, found = index.search(queries, 10, keys=keys[chosen])
+    assert len(searched_exactly) == 1
+    assert searched_exactly[0] == pytest.approx(queries[0] / np.linalg.norm(queries[0]))
+    right, right_keys = expected(points[chosen], keys[chosen], queries, 10)
+    assert agreement(found, right_keys) > 0.9
+    assert similarities == pytest.approx(right, abs=0.02)
 
 
 def test_fewer_than_asked(points, keys):

@@ -7,8 +7,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from plotly.graph_objects import Figure, Scatter
+from plotly.offline import get_plotlyjs
 
-from fewlabel.tracking.report import Page, Thumbnail, shown
+from fewlabel.tracking.report import Link, Page, Thumbnail, shown
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -189,3 +191,39 @@ def test_writing_replaces_the_page_in_one_go(tmp_path, png):
     assert page.write(path) == path
     assert path.read_text(encoding="utf-8") == page.html()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["page.html", "picture.png"]
+
+
+def test_a_link_is_followed_only_by_its_reader_and_its_text_is_text():
+    page = Page("A page")
+    page.listing([Link("<b>one</b>", 'run/"><script>'), "two"])
+    page.table(["run"], [[Link("3", "runs/3/")], [None]], "Runs")
+    read = Reader(page.html())
+    assert [one["href"] for one in read.all("a")] == ['run/"><script>', "runs/3/"]
+    assert "<b>one</b>" in read.text
+    assert read.all("script") == []
+    # A link is text, and stands at the left.
+    assert all("class" not in one for one in read.all("td"))
+
+
+def test_a_gallery_shows_pictures_side_by_side(png):
+    page = Page("A page")
+    page.gallery([(png.read_bytes(), "first", "what it shows"), (png.read_bytes(), "second", "and this")])
+    read = Reader(page.html())
+    assert [one["alt"] for one in read.all("img")] == ["what it shows", "and this"]
+    assert {one["width"] for one in read.all("img")} == {"192"}
+
+
+def test_plots_bring_their_script_once_and_no_other_address():
+    page = Page("A page")
+    assert "script-src" not in page.html()
+    for _ in range(2):
+        page.plot(Figure(Scatter(x=[1, 2], y=[3, 4], text="</script><b>")), "A <caption>")
+    html = page.html()
+    assert "script-src 'unsafe-inline'\"" in html
+    assert html.count(get_plotlyjs()) == 1
+    rest = html.replace(get_plotlyjs(), "")
+    assert "https://" not in rest
+    assert "</script><b>" not in rest
+    assert 'id="plot-1"' in rest
+    assert 'id="plot-2"' in rest
+    assert "A &lt;caption&gt;" in rest

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import wandb
 from PIL import Image
+from plotly.graph_objects import Figure, Scatter
 
 from fewlabel.tracking import Run, wandb_log
 from fewlabel.tracking.record import Picture
@@ -393,3 +394,21 @@ def test_two_runs_at_once_keep_their_figures_apart(tmp_path: Path) -> None:
     for value, part in enumerate(parts):
         assert part is not None
         assert [entry["item"]["loss"] for entry in of_type(records(part), "history")] == [value]
+
+
+def test_runs_of_a_group_are_shown_together_also_after_a_resume(tmp_path: Path) -> None:
+    run = Run.create("trial", {}, out=tmp_path / "run", project="test", group="a study")
+    first = run.wandb_directory
+    run.close("interrupted")
+    resumed = Run.resume(run.directory, command="trial")
+    second = resumed.wandb_directory
+    figure = Figure(Scatter(x=[1.0, 2.0], y=[3.0, 4.0], name="a line"))
+    resumed.log_plot("scaling", figure)
+    resumed.finish({})
+    assert first is not None
+    assert second is not None
+    for part in (first, second):
+        (found,) = of_type(records(part), "run")
+        assert (found["run_group"], found["job_type"]) == ("a study", "trial")
+    (file,) = (second / "files/media/plotly").glob("scaling_*.plotly.json")
+    assert json.loads(file.read_text())["data"][0]["name"] == "a line"

@@ -1,8 +1,5 @@
 """A run as HTML: its figures, curves, pictures and report, all read from its directory."""
 
-import io
-import json
-import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -15,18 +12,16 @@ from fewlabel.files import read_json
 from fewlabel.retrieval.app.markup import data_uri
 from fewlabel.retrieval.thumbnails import thumbnail_of
 from fewlabel.tracking.catalogue import RunRecord
+from fewlabel.tracking.curves import curve_png, series_of
 from fewlabel.tracking.report import shown
 
-__all__ = ["REPORT", "run_markup", "runs_table", "series_of"]
+__all__ = ["REPORT", "run_markup", "runs_table"]
 
 REPORT: Final = "report.html"
 
 _PICTURE_SIDE: Final = 1600
 _MOST_PICTURES: Final = 12
 _MOST_CURVES: Final = 24
-_INK: Final = "#7b828c"
-_LINE: Final = "#2f8fd0"
-"""Both are read well on white and on black: the page follows its reader's setting."""
 
 
 def runs_table(records: Sequence[RunRecord]) -> str:
@@ -92,57 +87,17 @@ def _figures(path: Path) -> dict[str, str]:
     return {name: shown(value) for name, value in numbers.items()}
 
 
-def series_of(path: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """The steps and values of each metric in a `metrics.jsonl`, which a run may just be writing; null becomes NaN."""
-    try:
-        # What follows the last newline is not whole yet.
-        lines = path.read_bytes().split(b"\n")[:-1]
-    except OSError:
-        return {}
-    series: dict[str, tuple[list[int], list[float]]] = {}
-    for line in lines:
-        try:
-            metrics = json.loads(line)
-            step = int(metrics.pop("step"))
-        except (ValueError, TypeError, KeyError, AttributeError):
-            continue
-        for name, value in metrics.items():
-            steps, values = series.setdefault(name, ([], []))
-            steps.append(step)
-            values.append(float(value) if isinstance(value, int | float) else math.nan)
-    return series
-
-
 def _curves(path: Path) -> str:
     """A drawing of each metric that was logged at two steps or more."""
     series = {name: line for name, line in series_of(path).items() if len(line[0]) > 1}
     drawn = [
         f"<figure><figcaption><b>{escape(name)}</b> {values[-1]:.4g}</figcaption>"
-        f'<img src="{data_uri(_curve_png(steps, values))}" alt="{escape(name)} from {values[0]:.4g} at step '
+        f'<img src="{data_uri(curve_png(steps, values))}" alt="{escape(name)} from {values[0]:.4g} at step '
         f'{steps[0]:,} to {values[-1]:.4g} at step {steps[-1]:,}"></figure>'
         for name, (steps, values) in list(series.items())[:_MOST_CURVES]
     ]
     left = len(series) - len(drawn)
     return "".join(drawn) + (f"<p>… and {left} more in {escape(path.name)}</p>" if left else "")
-
-
-def _curve_png(steps: Sequence[int], values: Sequence[float]) -> bytes:
-    """A line of `values` over `steps`, broken where a value is NaN, without a background."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure((4.2, 2.3), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(steps, values, color=_LINE, linewidth=1.8, marker="o" if len(steps) < 30 else "", markersize=3.5)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.set_xlabel("step", color=_INK)
-    axes.tick_params(colors=_INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_INK)
-    axes.grid(color=_INK, alpha=0.25, linewidth=0.7)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=150, transparent=True)
-    return stream.getvalue()
 
 
 def _pictures(directory: Path) -> str:

@@ -6,11 +6,10 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from fewlabel.errors import UserError
+from fewlabel.listening import is_local
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -21,15 +20,13 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-__all__ = ["UPLOAD_BYTES", "Doors", "address_of", "is_local", "listen", "private_surroundings", "serve"]
+__all__ = ["UPLOAD_BYTES", "Doors", "private_surroundings", "serve"]
 
 UPLOAD_BYTES: Final = 50 * 2**20
 """The largest image that may be sent."""
 
 _OTHER_BYTES: Final = 2**20
 """The largest body of any other request: choices, and what the page remembers of itself."""
-
-_TRIED_PORTS: Final = 20
 
 _UPLOAD: Final = "/image"
 _OPEN: Final = (
@@ -116,40 +113,6 @@ class Doors:
         return 413 if int(length) > (UPLOAD_BYTES if path == _UPLOAD else _OTHER_BYTES) else None
 
 
-def is_local(host: str) -> bool:
-    """Whether `host`, a name or address to listen at, is reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket at the first free port of `port` and the 19 after it; at any for port 0.
-
-    Raises:
-        UserError: none of them is free, the address is not of this machine, or the port is none.
-    """
-    if not 0 <= port <= 65535:
-        raise UserError(f"--port is {port}; a port lies between 1 and 65535, and 0 takes any that is free.")
-    last = min(port + _TRIED_PORTS - 1, 65535) if port else 0
-    reason = ""
-    for candidate in range(port, last + 1):
-        try:
-            family = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-            return socket.create_server((host, candidate), family=family)
-        except socket.gaierror as error:
-            raise UserError(f"--host {host} is no address of this machine: {error.strerror}.") from error
-        except OSError as error:
-            reason = error.strerror or str(error)
-    raise UserError(
-        f"Can't listen at {host}, ports {port} to {last}: {reason}. Choose another --port, or 0 for any that is free; "
-        "--host must be an address of this machine."
-    )
-
-
 @contextmanager
 def private_surroundings() -> Iterator[None]:
     """Keep what gradio does in this process to this process: no network, and a folder of its own that goes.
@@ -175,13 +138,6 @@ def private_surroundings() -> Iterator[None]:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
-
-
-def address_of(listening: socket.socket) -> str:
-    """What to type into a browser of this machine; for all of its addresses, the loopback."""
-    host, port = listening.getsockname()[:2]
-    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{name}:{port}/"
 
 
 def serve(app: "FastAPI", listening: socket.socket, *, local: bool) -> None:

@@ -1,5 +1,4 @@
 import io
-import json
 import math
 from html.parser import HTMLParser
 
@@ -10,7 +9,7 @@ from PIL import Image
 from fewlabel.errors import UserError
 from fewlabel.retrieval import Entry
 from fewlabel.retrieval.app.markup import Card, card_of_hit, cards, data_uri, message
-from fewlabel.retrieval.app.run_markup import run_markup, runs_table, series_of
+from fewlabel.retrieval.app.run_markup import run_markup, runs_table
 from fewlabel.retrieval.app.runs_tab import report_of, run_named
 from fewlabel.retrieval.index import Hit
 from fewlabel.tracking.catalogue import list_runs
@@ -114,17 +113,3 @@ def test_the_report_of_a_listed_run_is_given(runs):
     assert report_of(runs, record.directory.name) == b"<p>the report</p>"
     (record.directory / "report.html").unlink()
     assert report_of(runs, record.directory.name) is None
-
-
-def test_curves_are_read_while_they_are_written(tmp_path):
-    file = tmp_path / "metrics.jsonl"
-    lines = [json.dumps({"step": 1, "loss": 2.5}), "{ damaged", json.dumps({"step": 2, "loss": None, "rank": 3})]
-    file.write_text("\n".join(lines) + '\n{"step": 3, "lo')
-    before = file.read_bytes()
-    series = series_of(file)
-    assert series["loss"][0] == [1, 2]
-    assert series["loss"][1][0] == 2.5
-    assert math.isnan(series["loss"][1][1])
-    assert series["rank"] == ([2], [3.0])
-    assert file.read_bytes() == before
-    assert series_of(tmp_path / "none") == {}

@@ -17,11 +17,11 @@ INDEXED = @$(if $(INDEX),true,$(RUN) index info --json >/dev/null 2>&1 || $(RUN)
 	$(if $(ENCODER),--encoder "$(ENCODER)") $(if $(DATA),--data "$(DATA)"))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pretrain probe finetune predict label-curve views index query app backbones runs test lint bench bench-backbones docs clean
+.PHONY: help setup pretrain probe finetune predict label-curve views index query app search dashboard backbones runs test lint bench bench-backbones docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
-	@echo 'Variables: BACKBONE DATA EPOCHS BATCH GPUS IMAGE_SIZE VIEWS SEED OUT RESUME ENCODER CLASSIFIER LABELS IMAGE INDEX; anything else in ARGS="--flag value".'
+	@echo 'Variables: BACKBONE DATA EPOCHS BATCH GPUS IMAGE_SIZE VIEWS SEED OUT RESUME ENCODER CLASSIFIER LABELS IMAGE INDEX TRIALS WORKERS STORAGE STUDY SEARCH; anything else in ARGS="--flag value".'
 
 setup: $(INSTALLED) ## Make .venv with everything in it
 
@@ -64,6 +64,13 @@ query: $(INSTALLED) ## Find the images most like IMAGE=file: INDEX=run (the newe
 app: $(INSTALLED) ## Search an index and look at the runs on a page of this machine: INDEX=run (the newest, or made first)
 	$(INDEXED)
 	@$(RUN) app $(if $(INDEX),--index "$(INDEX)") $(ARGS)
+
+search: $(INSTALLED) ## Find how deep, wide and fine BACKBONE is best for DATA: TRIALS=30 WORKERS=2 STORAGE=postgresql://... STUDY=name
+	@$(RUN) search $(if $(TRIALS),--trials $(TRIALS)) $(if $(WORKERS),--workers $(WORKERS)) \
+		$(if $(STORAGE),--storage "$(STORAGE)") $(if $(STUDY),--study "$(STUDY)") $(FLAGS) $(ARGS)
+
+dashboard: $(INSTALLED) ## Look at a search in the browser: SEARCH=its run (the newest), or all studies in a STORAGE
+	@$(RUN) dashboard $(if $(SEARCH),--study "$(SEARCH)") $(if $(STORAGE),--storage "$(STORAGE)") $(ARGS)
 
 backbones: $(INSTALLED) ## List the architectures that BACKBONE can name, or describe the one it names
 	@$(RUN) backbones $(BACKBONE) $(if $(IMAGE_SIZE),--image-size $(IMAGE_SIZE)) $(ARGS)

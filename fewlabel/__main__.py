@@ -25,6 +25,8 @@ COMMANDS = {
     "query": "Find the images of an index that are most like others.",
     "duplicates": "List the near-identical images of an index.",
     "app": "Search an index in the browser, see its map, and look through the runs; on this machine alone.",
+    "search": "Find how deep, how wide and at what resolution a backbone is best for a source, by trying it.",
+    "dashboard": "Look at a study in the browser while it runs or later: Optuna's dashboard, the report, the runs.",
     "backbones": "List the architectures that --backbone can name, or describe one of them.",
     "runs": "List the runs made so far with their main figures.",
 }

@@ -62,7 +62,10 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 
 @contextmanager
 def _noting_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT in a list, for the loop to act on between steps."""
+    """Collect SIGTERM and SIGINT in a list, for the loop to act on between steps.
+
+    One that came too late for that, in the last step, is handed on to the caller's own handler, where it has one.
+    """
     noted: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -77,6 +80,9 @@ def _noting_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    earlier = before[signal.Signals(noted[0])] if noted else None
+    if callable(earlier) and earlier is not signal.default_int_handler:
+        earlier(noted[0], None)
 
 
 def fit(

@@ -38,7 +38,7 @@ finally:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0
     # A page in the browser is no result to be printed.
-    assert ("--json" in done.stdout) == (command != "app")
+    assert ("--json" in done.stdout) == (command not in ("app", "dashboard"))
     assert "LOADED []" in done.stdout
 
 

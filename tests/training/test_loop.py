@@ -98,6 +98,22 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, stor
         assert torch.equal(value, resumed[name]), name
 
 
+def test_a_signal_in_the_last_step_reaches_whoever_listened_before(tmp_path, store):
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+
+    def at_the_end(step):
+        if step == PLAN.total_steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    try:
+        train(tmp_path, store, evaluate=at_the_end)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]
+
+
 def test_resuming_a_complete_run_changes_nothing(tmp_path, store):
     expected = train(tmp_path, store)
     again = train(tmp_path, store, resume=True)

@@ -1,0 +1,82 @@
+"""What trials of a search spent, and what stopping them early would have saved."""
+
+from collections.abc import Sequence
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.search_studies import BATCH_SIZE
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+__all__ = ["best_of", "ends_of", "replayed", "spent"]
+
+ORDERS = 300
+"""In which the trials are replayed."""
+
+
+def spent(trials: "Sequence[FrozenTrial]", target: float = float("inf")) -> dict[str, float]:
+    """Operations and seconds of `trials`, in their order, up to the first that ends with `target` or more.
+
+    Operations are those of training, three times the forward pass of each image; judging is in the seconds alone.
+    """
+    flops = seconds = 0.0
+    for trial in trials:
+        flops += _flops(trial, max(trial.intermediate_values, default=0))
+        if trial.duration is not None:
+            seconds += trial.duration.total_seconds()
+        if trial.state.name == "COMPLETE" and trial.values[0] >= target:
+            break
+    return {"petaflop": flops / 1e15, "seconds": seconds}
+
+
+def replayed(trials: "Sequence[FrozenTrial]", seed: int) -> dict[str, float]:
+    """What halving would have saved on the curves of a study without it, over random orders of its trials.
+
+    The candidates stay the same, so that nothing but the rule differs; one order of few trials is much chance.
+    """
+    from fewlabel.search.pruning import Arm, MultiObjectiveHalving, first_rung
+
+    curves = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    steps = sorted(curves[0].intermediate_values)
+    rule = MultiObjectiveHalving(first_rung(steps[0], steps[-1]))
+    generator = np.random.default_rng(seed)
+    best = best_of(curves)
+    shares, found = [], 0
+    for _ in range(ORDERS):
+        whole = part = 0.0
+        arms: list[Arm] = []
+        ends: list[float] = []
+        for place in generator.permutation(len(curves)):
+            values = curves[place].intermediate_values
+            steps = sorted(values)
+            reached: dict[int, float] = {}
+            for step in steps:
+                reached[step] = values[step]
+                arm = Arm(dict(reached))
+                # The base is trained to its end, and so is what has come that far.
+                if step < steps[-1] and curves[place].user_attrs["slot"] != "base" and rule.stops(arm, arms):
+                    break
+            arms.append(arm)
+            whole += _flops(curves[place], steps[-1])
+            part += _flops(curves[place], max(reached))
+            ends.append(curves[place].values[0] if max(reached) == steps[-1] else 0.0)
+        shares.append(part / whole)
+        found += max(ends) == best
+    return {"orders": ORDERS, "share": median(shares), "best_found": found / ORDERS}
+
+
+def best_of(trials: "Sequence[FrozenTrial]") -> float:
+    """The best value of a trial that was trained to its end."""
+    return max(ends_of(trials))
+
+
+def ends_of(trials: "Sequence[FrozenTrial]") -> list[float]:
+    """The values of those trials that were trained to their end."""
+    return [trial.values[0] for trial in trials if trial.state.name == "COMPLETE"]
+
+
+def _flops(trial: "FrozenTrial", steps: int) -> float:
+    return 3.0 * trial.user_attrs["cost"]["flops"] * BATCH_SIZE * steps if steps else 0.0

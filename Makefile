@@ -79,7 +79,7 @@ runs: $(INSTALLED) ## List the runs made so far
 	@$(RUN) runs $(ARGS)
 
 test: $(INSTALLED) ## Run the test suite
-	$(VENV)/bin/python -m pytest -q -n 2 $(ARGS)
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 lint: $(INSTALLED) ## Check format, style, types and the order of the rooms
 	$(VENV)/bin/ruff format --check .

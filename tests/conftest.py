@@ -1,13 +1,18 @@
-"""A browser for the tests of pages."""
+"""What all rooms' tests share: Ctrl-C that is heard, and a browser for the tests of pages."""
 
 import os
 import shutil
+import signal
 
 import pytest
 from playwright.sync_api import sync_playwright
 
 REQUIRED = "FEWLABEL_BROWSER_REQUIRED"
 """Set where a browser must be there, so that its absence can't pass for success."""
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So begins what a shell starts in the background, and what it starts in turn; tests send Ctrl-C to that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,9 @@ def main() -> int:
     rows: dict[str, list[Row]] = {}
     for name in chosen:
         console.print(f"Measuring {name} ...")
-        rows[name] = BENCHMARKS[name][1](options)
+        # What a probe is worth depends on the images: each source has a result of its own.
+        record = f"{name}-{options.labelled.stem}" if name == "probe" else name
+        rows[record] = BENCHMARKS[name][1](options)
     console.print(report.table([row for found in rows.values() for row in found]))
     origin = report.about(" ".join(["python -m benchmarks", *words]), load)
     for path in report.write(RESULTS, rows, origin):

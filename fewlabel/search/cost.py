@@ -1,10 +1,10 @@
 """What a candidate costs, counted or measured before any training, and what it may cost."""
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
 from functools import lru_cache
 from statistics import median
 from typing import Any, Self
@@ -194,18 +194,23 @@ class Budget:
         for name, excess in self.excess(smallest).items():
             if excess > 0:
                 flag = {"flops": "--budget-flops", "parameters": "--budget-params", "latency": "--budget-latency"}[name]
-                shown = _described(name, getattr(smallest, name))
+                # Rounded up, so that what is advised is enough; the budget down, so that it is seen to be less.
+                shown = _described(name, getattr(smallest, name), ROUND_CEILING)
+                given = _described(name, getattr(self, name), ROUND_FLOOR)
                 raise UserError(
-                    f"{flag} is {_described(name, getattr(self, name))}, less than the smallest candidate takes: "
+                    f"{flag} is {given}, less than the smallest candidate takes: "
                     f"{shown}. Give at least {shown}, or start from a smaller backbone, image size or range."
                 )
 
 
-_SIZES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
-_TIMES = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+_SIZES = {
+    unit: Decimal(size)
+    for unit, size in [("", "1"), ("k", "1e3"), ("m", "1e6"), ("g", "1e9"), ("b", "1e9"), ("t", "1e12")]
+}
+_TIMES = {unit: Decimal(size) for unit, size in [("s", "1"), ("ms", "1e-3"), ("us", "1e-6")]}
 
 
-def _limit(flag: str, text: str | None, base: float | None, units: Mapping[str, float]) -> float | None:
+def _limit(flag: str, text: str | None, base: float | None, units: Mapping[str, Decimal]) -> float | None:
     if text is None:
         return None
     typed = text.strip().lower()
@@ -213,22 +218,24 @@ def _limit(flag: str, text: str | None, base: float | None, units: Mapping[str, 
     # What looks like the exponent's letter belongs to the number.
     if unit.startswith("e"):
         unit = unit[1:].lstrip("0123456789+-")
+    # In tenths and not in halves: 1.001k must not come out below 1001.
     try:
-        number = float(typed.removesuffix(unit) if unit else typed)
-    except ValueError:
-        number = 0.0
-    factor = base if unit == "x" else units.get(unit)
-    if factor is None or not 0 < number < float("inf"):
+        number = Decimal(typed.removesuffix(unit) if unit else typed)
+    except InvalidOperation:
+        number = Decimal(0)
+    factor = units.get(unit) if unit != "x" or base is None else Decimal(base)
+    if factor is None or not 0 < float(number) < float("inf"):
         forms = "2x, 10ms or 0.01s" if units is _TIMES else "2x, 3e9, 600M or 1.5G"
         raise UserError(f"{flag} is {text!r}: write a positive number such as {forms}; 2x is twice the base's cost.")
-    return number * factor
+    return float(number * factor)
 
 
-def _described(name: str, value: float) -> str:
-    # Rounded up, so that what is advised is enough.
+def _described(name: str, value: float, rounding: str) -> str:
+    exact = Decimal(value)
     if name == "latency":
-        return f"{math.ceil(1e5 * value) / 100:.2f}ms"
-    for letter, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{math.ceil(1000 * value / size) / 1000:.3f}{letter}"
-    return f"{math.ceil(value)}"
+        return f"{(1000 * exact).quantize(Decimal('0.01'), rounding)}ms"
+    for letter in "GMk":
+        size = _SIZES[letter.lower()]
+        if exact >= size:
+            return f"{(exact / size).quantize(Decimal('0.001'), rounding)}{letter}"
+    return f"{exact.quantize(Decimal(1), rounding)}"

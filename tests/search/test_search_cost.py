@@ -2,7 +2,7 @@ import re
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -106,6 +106,7 @@ def test_a_latency_that_was_not_measured_is_never_taken_for_none() -> None:
 
 
 @given(st.integers(1, 10**12), st.integers(1, 10**10), st.floats(1e-5, 10), st.floats(0.01, 0.99))
+@example(flops=1, parameters=1001, latency=1.0, share=0.5)
 @settings(deadline=None)
 def test_what_a_refused_budget_advises_is_enough(flops: int, parameters: int, latency: float, share: float) -> None:
     smallest = Cost(parameters, flops, 32, latency)

@@ -128,8 +128,8 @@ def test_no_number_stops_at_the_next_rung() -> None:
     assert not MultiObjectiveHalving(2).stops(Arm({1: math.nan}), [])
 
 
-@pytest.mark.parametrize(("first_step", "last_step", "first"), [(24, 216, 44), (1, 5, 1), (50, 100, 50), (3, 7, 3)])
-def test_no_rung_is_in_the_first_fifth(first_step: int, last_step: int, first: int) -> None:
+@pytest.mark.parametrize(("first_step", "last_step", "first"), [(24, 216, 24), (1, 100, 12), (50, 100, 50), (3, 7, 3)])
+def test_the_first_rung_is_at_a_ninth(first_step: int, last_step: int, first: int) -> None:
     assert first_rung(first_step, last_step) == first
     for against in ((), ("flops",)):
         pruning = Pruning("auto", against, first_step, last_step)

@@ -17,7 +17,7 @@ INDEXED = @$(if $(INDEX),true,$(RUN) index info --json >/dev/null 2>&1 || $(RUN)
 	$(if $(ENCODER),--encoder "$(ENCODER)") $(if $(DATA),--data "$(DATA)"))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pretrain probe finetune predict label-curve views index query app search dashboard backbones runs test lint bench bench-backbones docs clean
+.PHONY: help setup clean-data pretrain probe finetune predict label-curve views index query app search dashboard backbones runs test lint bench bench-backbones docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -31,6 +31,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+clean-data: $(INSTALLED) ## Find what is wrong with the images of DATA, with a report; nothing is changed unless asked
+	@test -n "$(DATA)" || { echo 'Which images? As in: make clean-data DATA=photos/'; exit 2; }
+	@$(RUN) clean "$(DATA)" $(if $(ENCODER),--encoder "$(ENCODER)") $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 pretrain: $(INSTALLED) ## Learn features from images without labels: BACKBONE=resnet50 DATA=folder
 	@$(RUN) pretrain $(FLAGS) $(ARGS)

@@ -51,6 +51,12 @@ def _retrieval(options: argparse.Namespace) -> list[Row]:
     return run(options.vectors, options.autofaiss)
 
 
+def _cleaning(options: argparse.Namespace) -> list[Row]:
+    from benchmarks.bench_cleaning import run
+
+    return run(options.photos, options.cleanvision, options.data)
+
+
 BENCHMARKS: dict[str, tuple[tuple[str, ...], Callable[[argparse.Namespace], list[Row]]]] = {
     "nt-xent": ((), _nt_xent),
     "views": (("photos",), _views),
@@ -58,10 +64,11 @@ BENCHMARKS: dict[str, tuple[tuple[str, ...], Callable[[argparse.Namespace], list
     "probe": (("labelled", "encoder"), _probe),
     "index": (("photos",), _index),
     "retrieval": ((), _retrieval),
+    "cleaning": (("photos",), _cleaning),
 }
 """Each with the options that give what it needs."""
 
-PATHS = ("data", "photos", "photo_encoder", "labelled", "encoder", "autofaiss")
+PATHS = ("data", "photos", "photo_encoder", "labelled", "encoder", "autofaiss", "cleanvision")
 
 
 def _flag(name: str) -> str:
@@ -71,11 +78,11 @@ def _flag(name: str) -> str:
 def main() -> int:
     """Run every benchmark whose images are given; 0 also where a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Fewlabel beside its peers.")
-    parser.add_argument("--data", type=Path, help="for training: a folder or table of small colour images (CIFAR-10)")
+    parser.add_argument("--data", type=Path, help="for training and cleaning: small colour images (CIFAR-10)")
     parser.add_argument(
         "--photos",
         type=Path,
-        help="for views and index: 128 or more JPEG files of about 400 px, each class in a folder of its own",
+        help="for views, index and cleaning: 128 or more JPEG files of about 400 px, each class in a folder of its own",
     )
     parser.add_argument(
         "--photo-encoder", type=Path, help="for index: an encoder pretrained on the photos; by default one is made"
@@ -85,6 +92,9 @@ def main() -> int:
     parser.add_argument("--vectors", type=int, default=1_000_000, help="for retrieval: how many")
     parser.add_argument(
         "--autofaiss", type=Path, help="for retrieval: the Python of a virtual environment that has autofaiss"
+    )
+    parser.add_argument(
+        "--cleanvision", type=Path, help="for cleaning: the Python of a virtual environment that has cleanvision"
     )
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS), help="by default all")
     options = parser.parse_args()

@@ -11,6 +11,7 @@ from fewlabel import __version__
 from fewlabel.errors import UserError
 
 COMMANDS = {
+    "clean": "Find what is wrong with a source's images: broken, odd, blurred, twice; nothing is changed unless asked.",
     "pretrain": "Learn features from the images of a source, without labels (SimCLR).",
     "probe": "Say what an encoder's features are worth with few labels: linear probe and kNN.",
     "finetune": "Train a classifier on few labels, beginning with an encoder.",

@@ -11,7 +11,7 @@ from typing import Any, Final
 import datasets
 import pyarrow
 
-from fewlabel.data.config import SourceConfig
+from fewlabel.data.config import CODE_COLUMNS, IDENTITY_COLUMNS, SourceConfig
 from fewlabel.data.labels import lists_classes, read_labels
 from fewlabel.data.origin import add_labels, column
 from fewlabel.errors import UserError
@@ -56,6 +56,9 @@ def find_columns(names: Sequence[str], features: datasets.Features | None, confi
     """
 
     def find(flag: str, asked: str | None, kinds: Sequence[Callable[[Any], bool]], usual: Sequence[str]) -> str | None:
+        if asked in (*CODE_COLUMNS, *IDENTITY_COLUMNS) and asked not in names:
+            # It comes from the images' files, if they are DICOM.
+            return None
         if asked is not None:
             return _checked(flag, asked, names, where)
         for is_kind in kinds:

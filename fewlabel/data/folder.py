@@ -1,30 +1,21 @@
 """Folders of image files."""
 
 import os
-from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from fewlabel.console import console
-from fewlabel.data.decode import ENDINGS
+from fewlabel.data.decode import ENDINGS, medical_kind
+from fewlabel.data.frames import ending_of, open_file
 from fewlabel.data.names import hints_of
-from fewlabel.data.origin import WHOLE, Origin, make_part, split_of
+from fewlabel.data.origin import WHOLE, BadImage, Found, Origin, make_part, split_of
 from fewlabel.errors import UserError
 
-__all__ = ["Found", "find_images", "read_folder"]
+__all__ = ["find_images", "read_folder"]
 
 _UNLABELLED: Final = ("unlabeled", "unlabelled")
-
-
-class Found(NamedTuple):
-    """The files in a folder."""
-
-    images: list[PurePosixPath]
-    """Image files, sorted, relative to the folder."""
-    others: Counter[str]
-    """How often each other file ending occurs."""
 
 
 class _Member(NamedTuple):
@@ -38,26 +29,60 @@ def find_images(root: Path) -> Found:
     """All files below `root`.
 
     Links to folders are followed, each folder once. Hidden files and folders are passed over, such as the
-    "._" doubles that macOS leaves on foreign disks.
+    "._" doubles that macOS leaves on foreign disks. A file without an ending, or with one of digits, is an image if it
+    begins as DICOM does: scanners name files so.
     """
-    found = Found([], Counter())
+    found = Found()
     visited: set[str] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
+
+    def refused(error: OSError) -> None:
+        found.unreadable.append(BadImage(_shown(os.path.relpath(error.filename, root)), error.strerror or str(error)))
+
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=refused):
         real = os.path.realpath(folder)
         if real in visited:
             subfolders.clear()
             continue
         visited.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__MACOSX")))
+        found.unnamed.extend(_relative(folder, name, root) for name in (*subfolders, *files) if not _is_text(name))
+        subfolders[:] = sorted(name for name in subfolders if _is_text(name) and not name.startswith((".", "__MACOSX")))
         relative = PurePosixPath(Path(folder).relative_to(root).as_posix())
-        for name in files:
-            path = relative / name
-            if path.suffix.lower() in ENDINGS and not name.startswith("."):
+        for name in filter(_is_text, files):
+            if name.startswith("."):
+                continue
+            path, ending = relative / name, ending_of(name)
+            if ending in ENDINGS or ((ending[1:].isdigit() or not ending) and _is_dicom(Path(folder, name))):
                 found.images.append(path)
-            elif not name.startswith("."):
-                found.others[path.suffix.lower() or name] += 1
+            else:
+                found.others[ending or name] += 1
+                found.passed.append(path)
     found.images.sort()
+    found.passed.sort()
     return found
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file name is text in the file system's encoding, so that it can be written down."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def _relative(folder: str, name: str, root: Path) -> bytes:
+    return os.fsencode(os.path.relpath(os.path.join(folder, name), root))  # noqa: PTH118  # as the system has it
+
+
+def _shown(name: str) -> str:
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def _is_dicom(path: Path) -> bool:
+    # The table of contents of a disk has the form of DICOM too, and no image.
+    if path.name.upper() == "DICOMDIR":
+        return False
+    try:
+        with open_file(str(path)) as stream:
+            return medical_kind(stream) == "DICOM"
+    except OSError:
+        return False
 
 
 def read_folder(root: Path, found: Found) -> Origin:
@@ -75,6 +100,7 @@ def read_folder(root: Path, found: Found) -> Origin:
         UserError: there is no image file in it.
     """
     passed = ", ".join(f"{count} {ending}" for ending, count in found.others.most_common(5))
+    _tell_unread(root, found)
     if not found.images:
         raise UserError(
             f"{root} holds no images ({f'only {passed}' if passed else 'it is empty'}). "
@@ -103,7 +129,18 @@ def read_folder(root: Path, found: Found) -> Origin:
         for split, members in splits.items()
     }
     name = root.resolve().name
-    return Origin(name, parts, hints_of(name))
+    return Origin(name, parts, hints_of(name), root=root.absolute(), found=found)
+
+
+def _tell_unread(root: Path, found: Found) -> None:
+    unnamed = [name.decode(errors="backslashreplace") for name in found.unnamed]
+    for what, names in (
+        ("folders that can't be read", [f"{folder.id} ({folder.reason})" for folder in found.unreadable]),
+        ("files and folders whose names are no text (rename them)", unnamed),
+    ):
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            console.print(f"{root}: passed over {what}: {', '.join(names[:5])}{more}.", style="yellow", markup=False)
 
 
 def _split_folders(root: Path, images: list[PurePosixPath]) -> dict[str, list[_Member]]:

@@ -1,17 +1,34 @@
 """What every kind of source hands over before images are looked at: parts, and what is known of them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
 import datasets
 import numpy as np
 import numpy.typing as npt
 import pyarrow
+import pyarrow.compute
 
 from fewlabel.errors import UserError
 
-__all__ = ["WHOLE", "BadImage", "Hints", "Origin", "add_labels", "column", "labels_of", "make_part", "split_of"]
+__all__ = [
+    "WHOLE",
+    "BadImage",
+    "Found",
+    "Hints",
+    "Origin",
+    "add_labels",
+    "column",
+    "labels_of",
+    "make_part",
+    "paths_of",
+    "split_of",
+]
+
+_CHUNK: Final = 1024
 
 WHOLE: Final = "whole"
 """Name of the only part of a source that brings no splits."""
@@ -32,6 +49,22 @@ class BadImage(NamedTuple):
 
     id: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files in a folder, relative to it."""
+
+    images: list[PurePosixPath] = field(default_factory=list)
+    """Image files by their endings, sorted."""
+    others: Counter[str] = field(default_factory=Counter)
+    """How often each other file ending occurs."""
+    passed: list[PurePosixPath] = field(default_factory=list)
+    """The other files, sorted; without hidden ones."""
+    unreadable: list[BadImage] = field(default_factory=list)
+    """Folders that can't be read, and why."""
+    unnamed: list[bytes] = field(default_factory=list)
+    """Files and folders whose names are no text, as the system has them; what is in such folders is not looked at."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +94,10 @@ class Origin:
     hints: Hints = field(default_factory=Hints)
     revision: str | None = None
     """Commit of a hub repository."""
+    root: Path | None = None
+    """Of a folder, absolute."""
+    found: Found | None = None
+    """What is in it, where it is a folder."""
 
 
 def split_of(name: str) -> str | None:
@@ -72,6 +109,18 @@ def split_of(name: str) -> str | None:
 def column(part: datasets.Dataset, name: str) -> list[Any]:
     """All values of one column, without touching the others."""
     return list(part.select_columns([name])[:][name])
+
+
+def paths_of(part: datasets.Dataset) -> list[str | None]:
+    """Where each image's file is, of several images in it with the one that is meant (see `split_frame`); None where
+    its bytes are in the table."""
+    cells = part.select_columns(["image"]).cast_column("image", datasets.Image(decode=False)).with_format("arrow")
+    paths: list[str | None] = []
+    for start in range(0, len(cells), _CHUNK):
+        image = cells[start : start + _CHUNK]["image"].combine_chunks()
+        inside = pyarrow.compute.is_valid(image.field("bytes"))
+        paths += pyarrow.compute.if_else(inside, None, image.field("path")).to_pylist()
+    return paths
 
 
 def labels_of(part: datasets.Dataset) -> npt.NDArray[np.int64] | None:

@@ -4,18 +4,21 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NamedTuple
 
 import datasets
 
 from fewlabel.console import track
-from fewlabel.data.decode import DecodeError, Header, read_header
+from fewlabel.data.decode import DecodeError, Header, Pixels, decode, read_header
+from fewlabel.data.frames import open_file, path_digest, split_frame
 from fewlabel.data.parallel import ordered_map
+from fewlabel.data.window import AUTO
 
-__all__ = ["Seen", "available_cores", "read_content", "scan"]
+__all__ = ["Seen", "available_cores", "look", "open_cell", "read_cell", "scan"]
 
 _CHUNK = 64
+_READ_AT_ONCE = 2**28
 
 
 class Seen(NamedTuple):
@@ -32,19 +35,35 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def read_content(image: dict[str, Any]) -> bytes:
-    """The encoded bytes of an undecoded Image cell.
+@contextmanager
+def open_cell(image: dict[str, Any]) -> Iterator[tuple[BinaryIO, int | None]]:
+    """The file that an undecoded Image cell stands for, and which of several images in it (see `split_frame`).
 
     Raises:
-        DecodeError: its file is missing or can't be read.
+        DecodeError: the file is missing or can't be read.
     """
-    encoded: bytes | None = image["bytes"]
-    if encoded is not None:
-        return encoded
+    if image["bytes"] is not None:
+        yield io.BytesIO(image["bytes"]), None
+        return
+    path, frame = split_frame(image["path"])
     try:
-        return Path(image["path"]).read_bytes()
+        with open_file(path) as file:
+            yield file, frame
     except OSError as error:
         raise DecodeError(error.strerror or str(error)) from error
+
+
+def read_cell(image: dict[str, Any], side: int | None = None, window: str = AUTO) -> Pixels:
+    """The pixels of an undecoded Image cell; see `decode`.
+
+    Raises:
+        DecodeError: its file is missing, can't be read, or is no image that can be decoded.
+    """
+    with open_cell(image) as (stream, frame):
+        # At once, as the decoders would ask for it in small pieces; of a large file only what is needed.
+        is_small = frame is None and stream.seek(0, os.SEEK_END) <= _READ_AT_ONCE
+        stream.seek(0)
+        return decode(stream.read() if is_small else stream, side, frame=frame, window=window)
 
 
 def scan(part: datasets.Dataset, workers: int, description: str) -> list[Seen]:
@@ -56,29 +75,25 @@ def scan(part: datasets.Dataset, workers: int, description: str) -> list[Seen]:
             yield undecoded[start : start + _CHUNK]["image"]
 
     seen: list[Seen] = []
-    looks = ordered_map(lambda images: [_look(image) for image in images], chunks(), workers)
+    looks = ordered_map(lambda images: [look(image) for image in images], chunks(), workers)
     for chunk in track(looks, description, total=-(-len(undecoded) // _CHUNK)):
         seen += chunk
     return seen
 
 
-def _look(image: dict[str, Any] | None) -> Seen:
+def look(image: dict[str, Any] | None) -> Seen:
+    """Hash and read the header of an undecoded Image cell."""
     if image is None or (image["bytes"] is None and image["path"] is None):
         return Seen(b"", None, "no image in this row")
+    digest = b""
     try:
         if image["bytes"] is not None:
             digest = hashlib.blake2b(image["bytes"], digest_size=16).digest()
-            return _header(digest, io.BytesIO(image["bytes"]))
-        with Path(image["path"]).open("rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
-            file.seek(0)
-            return _header(digest, file)
+        else:
+            digest = path_digest(image["path"])
+        with open_cell(image) as (stream, frame):
+            return Seen(digest, read_header(stream, frame), "")
     except OSError as error:
         return Seen(b"", None, error.strerror or str(error))
-
-
-def _header(digest: bytes, stream: Any) -> Seen:
-    try:
-        return Seen(digest, read_header(stream), "")
     except DecodeError as error:
         return Seen(digest, None, str(error))

@@ -4,7 +4,8 @@ import hashlib
 import re
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,28 @@ from fewlabel.console import console
 from fewlabel.data.arrays import read_npz
 from fewlabel.data.config import SourceConfig
 from fewlabel.data.digits import read_digits
+from fewlabel.data.exclusion import Exclusion, read_exclusion
 from fewlabel.data.folder import find_images, read_folder
 from fewlabel.data.hub import read_home, read_hub, read_local_copy
+from fewlabel.data.medical import expand
 from fewlabel.data.names import CLASSICS
 from fewlabel.data.origin import WHOLE, BadImage, Hints, Origin, column, labels_of
 from fewlabel.data.scan import Seen, available_cores, scan
 from fewlabel.data.splits import divide, strata_of
 from fewlabel.data.table import TABLE_ENDINGS, read_table
+from fewlabel.data.window import AUTO
 from fewlabel.errors import UserError
 
-__all__ = ["Source", "check_bad_share", "load", "part_of", "require_labels"]
+__all__ = [
+    "Source",
+    "TooFewImages",
+    "check_bad_share",
+    "divide_origin",
+    "load",
+    "part_of",
+    "read_origin",
+    "require_labels",
+]
 
 
 class Source(datasets.DatasetDict):  # type: ignore[misc]
@@ -32,7 +45,8 @@ class Source(datasets.DatasetDict):  # type: ignore[misc]
     Columns: `image` (Image), `id` (string), and where known `label` and `group` (string, None for an image that is
     its own group). `label` is a ClassLabel, -1 for an image without one; where an image may have several labels it is
     a struct with a ClassLabel "no", "yes" of the name of each, -1 where unknown. "val" and "test" are always there,
-    unless the source has none and their share was set to 0.
+    unless the source has none and their share was set to 0. A source with medical files has more; see
+    `medical.TAG_COLUMNS`.
     """
 
     name: str
@@ -49,10 +63,39 @@ class Source(datasets.DatasetDict):  # type: ignore[misc]
     """16 if any image has 16 bits a channel, else 8."""
     bad: list[BadImage]
     """Images left out because they can't be read."""
+    excluded: list[BadImage]
+    """Images left out because a list says so, and its reasons."""
+    exclusion: Exclusion | None
+    """That list."""
     median_side: int
     """Median of the images' shorter sides, in pixels."""
     revision: str | None
     """Commit of the hub repository, where it came from one."""
+    window: str
+    """How the values of DICOM and NIfTI files are shown (see `SourceConfig.window`)."""
+    windowed: bool
+    """Whether there are such files."""
+
+    @property
+    def group_counts(self) -> dict[str, int] | None:
+        """How many groups each split has, an image without one being its own; None where the source knows none."""
+        if "group" not in next(iter(self.values())).column_names:
+            return None
+        return {
+            split: len(
+                {
+                    ("image", identity) if group is None else ("group", group)
+                    for group, identity in zip(column(part, "group"), column(part, "id"), strict=True)
+                }
+            )
+            for split, part in self.items()
+        }
+
+    @property
+    def groups_told(self) -> str | None:
+        """`group_counts` in words: "12 in train, 2 in val"."""
+        counts = self.group_counts
+        return None if counts is None else ", ".join(f"{count:,} in {split}" for split, count in counts.items())
 
     @property
     def class_names(self) -> list[str] | None:
@@ -72,11 +115,17 @@ class Source(datasets.DatasetDict):  # type: ignore[misc]
         return next(iter(self.values())).features.get("label")
 
 
+class TooFewImages(UserError):
+    """A source has fewer readable images, or groups of them, than its splits need."""
+
+
 def load(source: str | SourceConfig, *, least: int = 2) -> Source:
     """Find, look at and divide the images that `source` names; see `SourceConfig.data` for what it may be.
 
     Every image is opened once to hash it and read its header. What can't be read is named in `Source.bad` and
-    left out. An existing path comes before a classic set of the same name.
+    left out. An existing path comes before a classic set of the same name. What a list excludes (see
+    `SourceConfig.exclude`) is taken out of the splits after they are made, so that a list moves no image to another
+    split.
 
     Args:
         source: see above.
@@ -86,21 +135,63 @@ def load(source: str | SourceConfig, *, least: int = 2) -> Source:
         UserError: there is nothing of that name, too few images, too many bad ones, or a contradiction.
     """
     config = SourceConfig(data=source) if isinstance(source, str) else source
+    exclusion = read_exclusion(config.exclude, config.data)
+    origin = read_origin(config)
     workers = config.workers or available_cores()
-    origin = _read(config)
     looks = {name: scan(part, workers, f"Reading {origin.name}") for name, part in origin.parts.items()}
+    excluded = _excluded(exclusion, origin, looks)
+    bad = [image for image in _unreadable(origin, looks) if image.id not in excluded]
+    check_bad_share(bad, sum(map(len, looks.values())) - len(excluded), config.max_bad_share, origin.name)
+    divided = divide_origin(origin, looks, config, least=least, excluded=excluded)
+    divided.exclusion = exclusion
+    if divided.groups_told is not None:
+        told = f"{divided.name}: groups that stay together: {divided.groups_told}."
+        console.print(told, markup=False, highlight=False)
+    _warn_of_leaks(divided)
+    return divided
+
+
+def read_origin(config: SourceConfig) -> Origin:
+    """The images that `config` names, before any of them is opened: the first step of `load`.
+
+    Raises:
+        UserError: there is nothing of that name, or an image stands in it twice.
+    """
+    origin = expand(_read(config), config, config.workers or available_cores())
     _check_unique([identity for part in origin.parts.values() for identity in column(part, "id")], origin.name)
-    parts, seen, bad = {}, {}, []
+    return origin
+
+
+def divide_origin(
+    origin: Origin,
+    looks: Mapping[str, Sequence[Seen]],
+    config: SourceConfig,
+    *,
+    least: int = 2,
+    excluded: Mapping[str, str] | None = None,
+) -> Source:
+    """The readable images of an origin in their splits: the last step of `load`.
+
+    Args:
+        origin: what `read_origin` gave.
+        looks: what was seen of each row of each part.
+        config: says which splits to make, where the origin has none.
+        least: as for `load`.
+        excluded: reasons by the ids of images that are taken out of the splits once these are made.
+
+    Raises:
+        TooFewImages: they don't fill the splits.
+        UserError: --group-pattern does not fit all of them.
+    """
+    parts, seen = {}, {}
     for name, part in origin.parts.items():
         ids = column(part, "id")
-        bad += [BadImage(ids[row], look.reason) for row, look in enumerate(looks[name]) if look.header is None]
         good = sorted((row for row, look in enumerate(looks[name]) if look.header is not None), key=ids.__getitem__)
         seen[name] = [looks[name][row] for row in good]
         parts[name] = part.select(good)
-    check_bad_share(bad, sum(map(len, looks.values())), config.max_bad_share, origin.name)
     if config.group_pattern is not None:
         parts = {name: _grouped(part, config.group_pattern, origin.name) for name, part in parts.items()}
-    return _divided(origin, parts, seen, bad, config, least)
+    return _divided(origin, parts, seen, _unreadable(origin, looks), config, least, excluded or {})
 
 
 def require_labels(source: Source) -> list[str]:
@@ -143,6 +234,26 @@ def check_bad_share(bad: Sequence[BadImage], total: int, max_bad_share: float, n
         )
     message = f"{len(bad)} of {total} images of {name} can't be read and are left out:\n{listed}{more}"
     console.print(message, style="yellow", markup=False)
+
+
+def _excluded(exclusion: Exclusion | None, origin: Origin, looks: Mapping[str, Sequence[Seen]]) -> dict[str, str]:
+    """The reasons of a list by the ids of the images that it leaves out, which is told."""
+    if exclusion is None:
+        return {}
+    ids = [identity for part in origin.parts.values() for identity in column(part, "id")]
+    digests = [look.digest for name in origin.parts for look in looks[name]]
+    reasons = exclusion.reasons(dict(zip(ids, digests, strict=True)), origin.name)
+    exclusion.announce(list(reasons.values()), len(ids), origin.name)
+    return reasons
+
+
+def _unreadable(origin: Origin, looks: Mapping[str, Sequence[Seen]]) -> list[BadImage]:
+    return [
+        BadImage(identity, look.reason)
+        for name, part in origin.parts.items()
+        for identity, look in zip(column(part, "id"), looks[name], strict=True)
+        if look.header is None
+    ]
 
 
 def _read(config: SourceConfig) -> Origin:
@@ -206,7 +317,20 @@ def _grouped(part: datasets.Dataset, pattern: str, name: str) -> datasets.Datase
         )
     groups = [match[1] for match in matches if match is not None]
     rest = part.remove_columns("group") if "group" in part.column_names else part
-    return rest.add_column("group", groups, feature=datasets.Value("string"))
+    with _without_bars():
+        return rest.add_column("group", groups, feature=datasets.Value("string"))
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep the library's own progress bars, of work that takes an instant, from the terminal."""
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _divided(
@@ -216,6 +340,7 @@ def _divided(
     bad: list[BadImage],
     config: SourceConfig,
     least: int,
+    excluded: Mapping[str, str],
 ) -> Source:
     base = WHOLE if WHOLE in parts else "train"
     shares = {"test": config.test_share, "val": config.val_share}
@@ -231,16 +356,22 @@ def _divided(
     for name, indices in rows.items():
         parts[name] = part.select(indices)
         seen[name] = [looks[index] for index in indices]
+    for name, part in parts.items():
+        kept = [row for row, identity in enumerate(column(part, "id")) if identity not in excluded]
+        parts[name] = part.select(kept)
+        seen[name] = [seen[name][row] for row in kept]
     source = Source({name: parts[name] for name in ("train", "val", "test") if name in parts})
-    _check_sizes(source, origin.name, groups is not None, list(missing), least)
+    _check_sizes(source, origin.name, groups is not None, list(missing), least, len(excluded))
     headers = [look.header for looks in seen.values() for look in looks if look.header is not None]
-    source.name, source.hints, source.revision, source.bad = origin.name, origin.hints, origin.revision, bad
+    source.name, source.hints, source.revision = origin.name, origin.hints, origin.revision
+    source.bad = [image for image in bad if image.id not in excluded]
+    source.excluded, source.exclusion = [BadImage(*pair) for pair in sorted(excluded.items())], None
     source.channels = max(header.channels for header in headers)
     source.bits = max(header.bits for header in headers)
     source.median_side = int(statistics.median_low(min(header.width, header.height) for header in headers))
+    source.window, source.windowed = config.window or AUTO, any(header.windowed for header in headers)
     source.contents = {split: [look.digest for look in looks] for split, looks in seen.items()}
     source.fingerprint = _fingerprint(source)
-    _warn_of_leaks(source)
     return source
 
 
@@ -250,24 +381,28 @@ def part_of(source: Source, rows: Mapping[str, Sequence[int]]) -> Source:
     kept = {split: places for split, places in rows.items() if len(places)}
     part = Source({split: source[split].select(places) for split, places in kept.items()})
     part.contents = {split: [source.contents[split][place] for place in places] for split, places in kept.items()}
-    part.name, part.hints, part.revision, part.bad = source.name, source.hints, source.revision, []
+    part.name, part.hints, part.revision = source.name, source.hints, source.revision
+    part.bad, part.excluded, part.exclusion = [], [], None
+    part.window, part.windowed = source.window, source.windowed
     part.channels, part.bits, part.median_side = source.channels, source.bits, source.median_side
     part.fingerprint = _fingerprint(part)
     return part
 
 
-def _check_sizes(source: Source, name: str, grouped: bool, made: list[str], least: int) -> None:
+def _check_sizes(source: Source, name: str, grouped: bool, made: list[str], least: int, excluded: int) -> None:
     sizes = {split: len(part) for split, part in source.items()}
     if sizes["train"] >= least and all(sizes.values()):
         return
     total = sum(sizes.values())
     if grouped and total > len(sizes):
-        raise UserError(
+        raise TooFewImages(
             f"The {total} images of {name} fall into too few groups to make {' and '.join(made)} beside "
             "train without sharing one. Give splits of your own, or set --val-share 0 or --test-share 0."
         )
-    raise UserError(
-        f"{name} has {total} readable image{'s' * (total != 1)}; a source needs at least "
+    raise TooFewImages(
+        f"{name} has {total} readable image{'s' * (total != 1)}"
+        + (f" beside the {excluded} that a list leaves out" if excluded else "")
+        + f"; a source needs at least "
         f"{len(sizes) + 1}, two for train and one for each other split, and hundreds to learn from."
     )
 
@@ -281,6 +416,8 @@ def _fingerprint(source: Source) -> str:
         groups = column(part, "group") if "group" in part.column_names else [None] * len(ids)
         for identity, label, group, content in zip(ids, labels, groups, source.contents[split], strict=True):
             whole.update(repr((split, identity, label, group, content.hex())).encode())
+    if source.windowed and source.window != AUTO:
+        whole.update(repr(("window", source.window)).encode())
     return whole.hexdigest()
 
 

@@ -6,10 +6,11 @@ from typing import Any, Final, NamedTuple
 import datasets
 import numpy as np
 
-from fewlabel.data.decode import DecodeError, Pixels, decode
+from fewlabel.data.decode import DecodeError, Pixels
 from fewlabel.data.parallel import ordered_map
 from fewlabel.data.resize import resize
-from fewlabel.data.scan import read_content
+from fewlabel.data.scan import read_cell
+from fewlabel.data.window import AUTO
 
 __all__ = ["Square", "SquareReader"]
 
@@ -30,14 +31,16 @@ class SquareReader:
     """Decodes rows of `part`, in threads, to (side, side, channels) of `bits` bits.
 
     Images are squashed, not cropped. In a colour source greyscale becomes three equal channels; in a 16-bit
-    source 8-bit values are multiplied by 257, which maps white to white.
+    source 8-bit values are multiplied by 257, which maps white to white. Medical files are shown by `window`.
     """
 
-    def __init__(self, part: datasets.Dataset, side: int, channels: int, bits: int, workers: int) -> None:
+    def __init__(
+        self, part: datasets.Dataset, side: int, channels: int, bits: int, workers: int, window: str = AUTO
+    ) -> None:
         self._undecoded = part.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
         self.shape = (side, side, channels)
         self.dtype: np.dtype[np.unsignedinteger[Any]] = np.dtype(np.uint16 if bits == 16 else np.uint8)
-        self._workers = workers
+        self._workers, self._window = workers, window
 
     def __len__(self) -> int:
         """Rows in all."""
@@ -59,7 +62,7 @@ class SquareReader:
     def _square(self, image: dict[str, bytes | str | None]) -> Square:
         side = self.shape[0]
         try:
-            pixels = decode(read_content(image), side)
+            pixels = read_cell(image, side, self._window)
         except DecodeError as error:
             return Square(None, 1.0, str(error))
         height, width, _ = pixels.shape

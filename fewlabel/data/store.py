@@ -140,7 +140,7 @@ def open_store(
             f"(--{split}-share) above 0."
         )
     part = source[split]
-    reader = SquareReader(part, side, source.channels, source.bits, workers)
+    reader = SquareReader(part, side, source.channels, source.bits, workers, source.window)
     check = _checker(part, max_bad_share, f"{source.name}, {split}")
     if reader.nbytes < _MEMORY_LIMIT:
         kept: list[Pixels] = []

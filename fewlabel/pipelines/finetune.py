@@ -11,6 +11,7 @@ from fewlabel.errors import UserError
 from fewlabel.pipelines.finetune_start import SCRATCH, TIMM, begin, drawn
 from fewlabel.pipelines.labelled import find_encoder, labelled_part, tell_leaks
 from fewlabel.pipelines.resumable import recorded, require_parent, run_training
+from fewlabel.pipelines.sources import shown_alike
 from fewlabel.supervised.config import FinetuneConfig
 from fewlabel.tracking.config import RunConfig
 
@@ -90,8 +91,8 @@ def _check(config: Config) -> Config:
     if of_timm:
         return config
     directory = find_encoder(Path(config.encoder) if config.encoder is not None else None).resolve()
-    read_config(directory)
-    return replace(config, encoder=str(directory))
+    made_of = read_config(directory).provenance
+    return replace(config, encoder=str(directory), source=shown_alike(config.source, made_of))
 
 
 def _finetune(config: Config, accelerator: "Accelerator") -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
 """`fewlabel index add`: more images in an index, at the cost of these alone."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,13 @@ def run(config: Config) -> int:
     from fewlabel.retrieval.index import Index
 
     index = Index.open(directory)
+    window = index.description.encoder.window
+    if config.source.window not in (None, window):
+        raise UserError(
+            f"--window is {config.source.window}, but the images of this index are shown by {window}: others would not "
+            "be comparable. Leave it out, or build an index of its own."
+        )
+    config = replace(config, source=replace(config.source, window=window))
     source = load_all(config.source)
     say_rows(
         {
@@ -71,6 +78,7 @@ def run(config: Config) -> int:
                     "source": f"{source.name}@{source.fingerprint}",
                     **asdict(added),
                     "bad_images": [{"id": image.id, "reason": image.reason} for image in bad],
+                    "excluded_images": [{"id": image.id, "reason": image.reason} for image in source.excluded],
                     "images": description.images,
                     "vectors": description.vectors,
                 },

@@ -11,7 +11,7 @@ from fewlabel.pipelines.configuration import as_dict
 from fewlabel.pipelines.indexes import next_steps, summary_of
 from fewlabel.pipelines.labelled import find_encoder
 from fewlabel.pipelines.neighbour_quality import judge, show_examples
-from fewlabel.pipelines.sources import load_all
+from fewlabel.pipelines.sources import keep_left_out, load_all, record_of, shown_alike
 from fewlabel.retrieval.config import IndexConfig
 from fewlabel.tracking.config import RunConfig
 
@@ -51,6 +51,7 @@ def run(config: Config) -> int:
     directory = find_encoder(config.encoder)
     config = replace(config, encoder=directory.resolve(), source=config.source.resolved())
     encoder = load_encoder(directory)
+    config = replace(config, source=shown_alike(config.source, encoder.config.provenance))
     source = load_all(config.source)
     made_by = str(encoder.config.provenance.get("run", directory))
     with Run.create(
@@ -59,7 +60,7 @@ def run(config: Config) -> int:
         out=config.run.out,
         slug=f"{encoder.config.name}-{source.name}",
         parents={"encoder": f"{made_by}@{encoder.hash[:16]}", "source": f"{source.name}@{source.fingerprint}"},
-        source={"name": source.name, "data": config.source.data, "fingerprint": source.fingerprint},
+        source=record_of(source, config.source),
         project=config.run.project,
     ) as record:
         record.log_input(f"encoder-{encoder.config.name}", "encoder", directory)
@@ -78,6 +79,8 @@ def run(config: Config) -> int:
         index = Index.build(
             record.directory / "index", encoder, source, config=config.index, reading=config.source, seed=config.seed
         )
+        bad = [*source.bad, *index.left_out]
+        keep_left_out(source, bad, record.directory)
         description = index.description
         show_examples(index, record, config.seed)
         quality = judge(index, source, config.source, config.judged_images, config.seed)
@@ -92,7 +95,7 @@ def run(config: Config) -> int:
             backbone=encoder.config.name,
             encoder=str(directory),
             plan=description.plan.as_json(),
-            bad_images=[{"id": image.id, "reason": image.reason} for image in (*source.bad, *index.left_out)],
+            bad_images=[{"id": image.id, "reason": image.reason} for image in bad],
         )
         say_rows(summary_of(description))
         say(f"Index: {index.directory}")

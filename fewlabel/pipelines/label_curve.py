@@ -10,6 +10,7 @@ from fewlabel.data.config import SourceConfig, ViewsConfig
 from fewlabel.errors import UserError
 from fewlabel.pipelines.labelled import find_encoder, labelled_part, open_labelled, subsets_of, tell_leaks
 from fewlabel.pipelines.resumable import recorded, require_parent, run_training
+from fewlabel.pipelines.sources import shown_alike
 from fewlabel.supervised.config import FewLabelsConfig, FinetuneConfig
 from fewlabel.tracking.config import RunConfig
 
@@ -86,6 +87,7 @@ def _label_curve(config: Config, accelerator: "Accelerator") -> Mapping[str, Any
     assert directory is not None
     set_seed(seed)
     encoder = load_encoder(directory)
+    config = replace(config, source=shown_alike(config.source, encoder.config.provenance))
     with accelerator.main_process_first():
         source = load(config.source)
         stores = open_labelled(source, encoder.backbone, config.source, ordinal=config.few.ordinal)

@@ -174,6 +174,7 @@ def _about(config: "Config", encoder: "Encoder", curve: "LabelCurve", record: "R
         else "unknown",
         "Source": f"{source.name}, fingerprint {source.fingerprint[:16]}",
         "Images": sizes,
+        **({"Groups, kept together": source.groups_told} if source.groups_told is not None else {}),
         "Draws and seed": f"{config.few.draws} draws of each amount, seed {curve.seed}; where all labels are one draw, "
         "networks are trained as often from other seeds",
         "Validation labels": "fine-tuning may stop by as large a share of them as of the training labels, or by none "

@@ -12,7 +12,7 @@ from fewlabel.errors import UserError
 from fewlabel.pipelines.configuration import as_dict
 from fewlabel.pipelines.newest import newest_of
 from fewlabel.pipelines.outputs import check_ending, refuse_existing, write_table
-from fewlabel.pipelines.sources import load_all
+from fewlabel.pipelines.sources import keep_left_out, load_all, record_of, shown_alike
 from fewlabel.tracking.config import RunConfig
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def run(config: Config) -> int:
     directory = _find(config.classifier)
     config = replace(config, classifier=directory.resolve(), source=config.source.resolved())
     classifier = load_classifier(directory)
+    config = replace(config, source=shown_alike(config.source, classifier.provenance))
     source = load_all(config.source)
     made_by = str(classifier.provenance.get("run", directory))
     backbone = classifier.featurizer.backbone.name
@@ -70,7 +71,7 @@ def run(config: Config) -> int:
             "classifier": f"{made_by}@{(classifier.hash or '')[:16]}",
             "source": f"{source.name}@{source.fingerprint}",
         },
-        source={"name": source.name, "data": config.source.data, "fingerprint": source.fingerprint},
+        source=record_of(source, config.source),
         project=config.run.project,
     ) as record:
         stores = _opened(source, classifier, config.source)
@@ -79,6 +80,7 @@ def run(config: Config) -> int:
         table = config.table or record.directory / "predictions.csv"
         write_table(_columns(classifier, source, stores, found), table)
         bad = [*source.bad, *(image for store in stores.values() for image in store.bad)]
+        keep_left_out(source, bad, record.directory)
         images = sum(map(len, stores.values()))
         result = record.finish(
             {**metrics, "images": images},
@@ -89,6 +91,8 @@ def run(config: Config) -> int:
         )
         if bad:
             say(f"{len(bad)} images can't be read and have no row: result.json lists them.")
+        if source.excluded:
+            say(f"{len(source.excluded)} images are left out by a list and have no row: left_out.csv has them.")
         say(f"Table: {table}, {images:,} images")
         say(f"Run:   {record.directory}")
         say(f"Next:  {as_typed()} runs")

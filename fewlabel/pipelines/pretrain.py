@@ -166,7 +166,7 @@ def _derive(config: Config, source: "Source") -> Config:
     return replace(
         config,
         backbone=replace(config.backbone, image_size=image_size),
-        source=config.source.resolved(),
+        source=replace(config.source.resolved(), window=source.window),
         views=replace(config.views, views=resolve_preset(config.views.views, source.hints.views, source.channels)),
         training=settle_training(
             config.training,

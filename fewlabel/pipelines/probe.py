@@ -20,6 +20,7 @@ from fewlabel.pipelines.labelled import (
     tell_curve,
     tell_leaks,
 )
+from fewlabel.pipelines.sources import keep_left_out, record_of, shown_alike
 from fewlabel.supervised.config import FewLabelsConfig, ProbeConfig
 from fewlabel.tracking.config import RunConfig
 
@@ -58,6 +59,7 @@ def run(config: Config) -> int:
     directory = find_encoder(config.encoder)
     config = replace(config, encoder=directory.resolve(), source=config.source.resolved(), few=config.few.settled())
     encoder = load_encoder(directory)
+    config = replace(config, source=shown_alike(config.source, encoder.config.provenance))
     source = load(config.source)
     parent = str(encoder.config.provenance.get("run", directory))
     with Run.create(
@@ -66,9 +68,10 @@ def run(config: Config) -> int:
         out=config.run.out,
         slug=f"{encoder.config.name}-{source.name}",
         parents={"encoder": f"{parent}@{encoder.hash[:16]}", "source": f"{source.name}@{source.fingerprint}"},
-        source={"name": source.name, "data": config.source.data, "fingerprint": source.fingerprint},
+        source=record_of(source, config.source),
         project=config.run.project,
     ) as record:
+        keep_left_out(source, source.bad, record.directory)
         record.log_input(f"encoder-{encoder.config.name}", "encoder", directory)
         metrics, leaks = _probe(config, encoder, source)
         if saw_labels(encoder):

@@ -1,6 +1,5 @@
 """`fewlabel query`: the images of an index that look like others."""
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from fewlabel.pipelines.outputs import check_ending, refuse_existing
 if TYPE_CHECKING:
     from fewlabel.data.decode import Pixels
     from fewlabel.retrieval.contact_sheet import Strip
+    from fewlabel.retrieval.description import EncoderFacts
     from fewlabel.retrieval.index import Hit, Index
     from fewlabel.retrieval.manifest import Entry
 
@@ -89,7 +89,7 @@ def run(config: Config) -> int:
     answers: list[_Answer] = []
     bad: list[_Bad] = []
     for start in range(0, len(files), _BATCH):
-        paths, contents, squares = _read(files[start : start + _BATCH], index.description.encoder.side, bad)
+        paths, contents, squares = _read(files[start : start + _BATCH], index.description.encoder, bad)
         found = index.search(squares, config.k, Filter(config.label, config.split))
         answers += map(_Answer, paths, contents, found)
     latency = (time.perf_counter() - loaded) / len(files)
@@ -110,38 +110,45 @@ def run(config: Config) -> int:
 def _files_of(images: Sequence[Path]) -> list[_File]:
     if not images:
         raise UserError(f"Name an image, or a folder of images, as in `{as_typed()} query photo.jpg`.")
-    for path in images:
-        if not (path.is_file() or path.is_dir()):
-            raise UserError(f"{path} is no file or folder: name an image, or a folder of images.")
     from fewlabel.data.decode import ENDINGS
     from fewlabel.data.folder import find_images
+    from fewlabel.data.frames import split_frame
+    from fewlabel.data.medical import images_in
 
+    for path in images:
+        if not (Path(split_frame(str(path))[0]).is_file() or path.is_dir()):
+            raise UserError(f"{path} is no file or folder: name an image, or a folder of images.")
     files = []
     for path in images:
-        if path.is_file():
-            files.append(_File(path, named=True))
+        if not path.is_dir():
+            files += [_File(Path(image), named=True) for image in images_in(str(path))]
             continue
         found = find_images(path).images
         if not found:
             raise UserError(f"The folder {path} holds no images. Image files end in {', '.join(sorted(ENDINGS))}.")
-        files += [_File(path / inside, named=False) for inside in found]
+        files += [_File(Path(image), named=False) for inside in found for image in images_in(str(path / inside))]
     return files
 
 
-def _read(files: Sequence[_File], side: int, bad: list[_Bad]) -> "tuple[list[Path], list[str], list[Pixels]]":
-    """Those that can be used: their paths, content hashes and squares of `side` pixels; the others go to `bad`.
+def _read(
+    files: Sequence[_File], facts: "EncoderFacts", bad: list[_Bad]
+) -> "tuple[list[Path], list[str], list[Pixels]]":
+    """Those that can be used: their paths, content hashes and squares as the index has them; the others go to `bad`.
 
     Raises:
         UserError: one that the user named can't be used.
     """
-    from fewlabel.data.decode import DecodeError, decode
+    from fewlabel.data.decode import DecodeError
+    from fewlabel.data.frames import path_digest
     from fewlabel.data.resize import resize
+    from fewlabel.data.scan import read_cell
 
     paths, contents, squares = [], [], []
     for path, named in files:
         try:
-            encoded = path.read_bytes()
-            squares.append(resize(decode(encoded, side), side, side))
+            content = path_digest(str(path)).hex()
+            pixels = read_cell({"bytes": None, "path": str(path)}, facts.side, facts.window)
+            squares.append(resize(pixels, facts.side, facts.side))
         except (OSError, DecodeError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             if named:
@@ -149,7 +156,7 @@ def _read(files: Sequence[_File], side: int, bad: list[_Bad]) -> "tuple[list[Pat
             bad.append(_Bad(path, reason))
             continue
         paths.append(path)
-        contents.append(hashlib.blake2b(encoded, digest_size=16).hexdigest())
+        contents.append(content)
     return paths, contents, squares
 
 
@@ -232,11 +239,12 @@ def _draw(path: Path, index: "Index", answers: Sequence[_Answer]) -> None:
 
 
 def _strip(index: "Index", answer: _Answer) -> "Strip":
-    from fewlabel.data.decode import decode
+    from fewlabel.data.scan import read_cell
     from fewlabel.retrieval.contact_sheet import Strip, Tile
     from fewlabel.retrieval.thumbnails import SIDE, thumbnail_of
 
-    query = thumbnail_of(decode(answer.path.read_bytes(), SIDE))
+    window = index.description.encoder.window
+    query = thumbnail_of(read_cell({"bytes": None, "path": str(answer.path)}, SIDE, window))
     tiles = []
     for hit in answer.hits:
         same = hit.entry.content == answer.content

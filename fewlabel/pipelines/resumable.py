@@ -13,6 +13,7 @@ from fewlabel.console import as_typed, console
 from fewlabel.data.config import SourceConfig
 from fewlabel.errors import UserError
 from fewlabel.pipelines.configuration import as_dict
+from fewlabel.pipelines.sources import keep_left_out, record_of
 from fewlabel.tracking.config import RunConfig
 from fewlabel.training.config import TrainingConfig
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Resumable", "recorded", "require_parent", "run_training"]
 
-FREE = ("source.data", "source.workers", "source.cache_dir")
+FREE = ("source.data", "source.exclude", "source.workers", "source.cache_dir")
 """Options that a resumed run may have others of: the source's fingerprint says whether its images are the same."""
 
 
@@ -170,21 +171,21 @@ def _created(
 
     # Some damage shows in an image's header, some only in its pixels.
     bad = [*source.bad, *(bad for store in stores.values() for bad in store.bad)]
-    return Run.create(
+    record = Run.create(
         command,
         as_dict(_repeatable(config)),
         out=config.run.out,
         slug=slug,
         parents=parents,
         source={
-            "name": source.name,
-            "data": config.source.data,
-            "fingerprint": source.fingerprint,
+            **record_of(source, config.source),
             "images": {split: len(store) for split, store in stores.items()},
             "bad_images": [{"id": image.id, "reason": image.reason} for image in bad],
         },
         project=config.run.project,
     )
+    keep_left_out(source, bad, record.directory)
+    return record
 
 
 def _resumed(command: str, config: Resumable, source: "Source", directory: Path) -> "Run":

@@ -11,6 +11,7 @@ from fewlabel.backbones.config import BackboneConfig
 from fewlabel.data.config import ViewsConfig
 from fewlabel.errors import UserError
 from fewlabel.pipelines.configuration import as_dict, load_config
+from fewlabel.pipelines.sources import keep_left_out, record_of
 from fewlabel.search.config import ProxyConfig, SearchConfig, SearchedSource, StudyConfig
 from fewlabel.ssl.config import SimCLRConfig
 from fewlabel.tracking.config import RunConfig
@@ -30,7 +31,7 @@ WORKER = "FEWLABEL_SEARCH_WORKER"
 WORKERS = "workers"
 """Folder of the run with what its workers are told, and a folder for each."""
 
-FREE = ("source.data", "source.workers", "source.cache_dir", "study.workers", "study.stale_after")
+FREE = ("source.data", "source.exclude", "source.workers", "source.cache_dir", "study.workers", "study.stale_after")
 """Options that a resumed search may have others of."""
 
 
@@ -175,7 +176,7 @@ def _recorded(config: Config, setup: "Setup", name: str) -> "Run":
         record = Run.resume(config.resume, command=COMMAND)
         record.require_config(options, free=FREE)
         return record
-    return Run.create(
+    record = Run.create(
         COMMAND,
         options,
         out=config.run.out,
@@ -185,14 +186,14 @@ def _recorded(config: Config, setup: "Setup", name: str) -> "Run":
         project=config.run.project,
         group=name,
     )
+    keep_left_out(setup.source, setup.source.bad, record.directory)
+    return record
 
 
 def _about(setup: "Setup") -> dict[str, Any]:
     source = setup.source
     return {
-        "name": source.name,
-        "data": setup.config.source.data,
-        "fingerprint": source.fingerprint,
+        **record_of(source, setup.config.source),
         "images": {split: len(source[split]) for split in source},
         "bad_images": [{"id": image.id, "reason": image.reason} for image in source.bad],
     }

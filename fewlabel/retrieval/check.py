@@ -1,6 +1,5 @@
 """Whether an index is still what it was: its files, its counts, its images, its features and its neighbours."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewlabel.console import track
+from fewlabel.data.frames import path_digest
 from fewlabel.data.parallel import ordered_map
 from fewlabel.data.scan import available_cores
 from fewlabel.errors import UserError
@@ -236,7 +236,6 @@ def _content_of(entry: Entry) -> str | None:
     """The hash of an image file as it is now; None where it can't be read."""
     assert entry.path is not None
     try:
-        with Path(entry.path).open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return path_digest(entry.path).hex()
     except OSError:
         return None

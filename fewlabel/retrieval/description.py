@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from fewlabel.data.window import AUTO
 from fewlabel.errors import UserError
 from fewlabel.files import read_json
 from fewlabel.retrieval.plan import Plan
@@ -50,6 +51,8 @@ class EncoderFacts:
     channels: int
     side: int
     """Images are squashed to squares of this many pixels before the encoder's own preprocessing."""
+    window: str = AUTO
+    """How the values of medical files are shown (see `SourceConfig.window`)."""
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,19 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute
 import torch
-from datasets import Dataset
-from datasets import Image as ImageFeature
 from PIL import Image
 
 from fewlabel.backbones.encoder import Encoder
 from fewlabel.backbones.pixels import as_batch
 from fewlabel.data.config import SourceConfig
-from fewlabel.data.decode import DecodeError, decode
-from fewlabel.data.origin import BadImage, column, labels_of
+from fewlabel.data.decode import DecodeError
+from fewlabel.data.origin import BadImage, column, labels_of, paths_of
 from fewlabel.data.resize import resize
+from fewlabel.data.scan import read_cell
 from fewlabel.data.source import Source
 from fewlabel.data.store import cache_folder, open_split
+from fewlabel.data.window import AUTO
 from fewlabel.errors import UserError
 from fewlabel.retrieval.manifest import Entry
 from fewlabel.training.config import TrainingConfig
@@ -33,7 +32,6 @@ Picture = Path | str | Image.Image | npt.NDArray[Any]
 """A path of an image file; or an image as `Encoder.preprocess` takes it."""
 
 _BATCH: Final = 64
-_CHUNK: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,10 @@ def embed_source(encoder: Encoder, source: Source, side: int, reading: SourceCon
     return Embedded(list(first), list(first.values()), features.numpy(), bad)
 
 
-def embed_pictures(encoder: Encoder, pictures: Sequence[Picture], side: int) -> npt.NDArray[np.float32]:
-    """The features (N, D) of `pictures`, by the way that an index's own images took.
+def embed_pictures(
+    encoder: Encoder, pictures: Sequence[Picture], side: int, window: str = AUTO
+) -> npt.NDArray[np.float32]:
+    """The features (N, D) of `pictures`, by the way that an index's own images took; `window` is theirs.
 
     Raises:
         UserError: one is missing, no image, too large or of other channels; the message names it.
@@ -92,20 +92,18 @@ def embed_pictures(encoder: Encoder, pictures: Sequence[Picture], side: int) -> 
     features = []
     with torch.inference_mode():
         for start in range(0, len(pictures), _BATCH):
-            squares = [_square(encoder, picture, side) for picture in pictures[start : start + _BATCH]]
+            squares = [_square(encoder, picture, side, window) for picture in pictures[start : start + _BATCH]]
             features.append(encoder(torch.cat(squares)).float().cpu())
     return torch.cat(features).numpy()
 
 
-def _square(encoder: Encoder, picture: Picture, side: int) -> torch.Tensor:
+def _square(encoder: Encoder, picture: Picture, side: int, window: str) -> torch.Tensor:
     """One picture as (1, in_chans, side, side) float32 in [0, 1]."""
     device, channels = encoder.mean_values.device, encoder.backbone.in_chans
     if not isinstance(picture, Path | str):
         return as_batch([picture], side, channels, device)
     try:
-        pixels = decode(Path(picture).read_bytes(), side)
-    except OSError as error:
-        raise UserError(f"{picture} can't be read: {error.strerror or error}.") from None
+        pixels = read_cell({"bytes": None, "path": str(picture)}, side, window)
     except DecodeError as error:
         raise UserError(f"{picture} can't be used: {error}.") from None
     return as_batch([resize(pixels, side, side)], side, channels, device)
@@ -126,18 +124,7 @@ def places_of(source: Source) -> list[Entry]:
         else:
             said = [tuple(name for name, yes in zip(names, row, strict=True) if yes == 1) for row in labels.tolist()]
         for identity, path, group, label, content in zip(
-            ids, _paths(part), groups, said, source.contents[split], strict=True
+            ids, paths_of(part), groups, said, source.contents[split], strict=True
         ):
             entries.append(Entry(identity, path, label, split, group, content.hex(), -1))
     return entries
-
-
-def _paths(part: Dataset) -> list[str | None]:
-    """Where each image's file is; None where its bytes are in the table."""
-    cells = part.select_columns(["image"]).cast_column("image", ImageFeature(decode=False)).with_format("arrow")
-    paths: list[str | None] = []
-    for start in range(0, len(cells), _CHUNK):
-        image = cells[start : start + _CHUNK]["image"].combine_chunks()
-        inside = pyarrow.compute.is_valid(image.field("bytes"))
-        paths += pyarrow.compute.if_else(inside, None, image.field("path")).to_pylist()
-    return paths

@@ -116,6 +116,7 @@ class Index:
                 encoder.image_size,
                 encoder.backbone.in_chans,
                 stored_side(encoder.image_size, source.median_side),
+                source.window,
             )
             copy_encoder(encoder, directory)
             bad = build_files(directory, facts, encoder, source, config, reading, seed)
@@ -175,7 +176,8 @@ class Index:
         Raises:
             UserError: one is missing, no image or too large; the message names it.
         """
-        return embed_pictures(self.encoder, _as_list(images), self.description.encoder.side)
+        facts = self.description.encoder
+        return embed_pictures(self.encoder, _as_list(images), facts.side, facts.window)
 
     def search(self, images: Picture | Sequence[Picture], k: int = 10, where: Filter | None = None) -> list[list[Hit]]:
         """The nearest `k` of the index to each of `images`, as `search_features` does of their features.

@@ -13,6 +13,7 @@ import pyarrow.compute
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from fewlabel.data.frames import split_frame
 from fewlabel.errors import UserError
 
 __all__ = ["Entry", "Filter", "Manifest"]
@@ -37,7 +38,8 @@ class Entry:
     id: str
     """As its source names it, made unique among all sources of the index."""
     path: str | None
-    """Absolute; None for an image that lies inside another file."""
+    """Absolute, with the number of the image in a file of several (see `split_frame`); None for an image whose bytes
+    lie in a table."""
     labels: tuple[str, ...]
     """Its class, or those of several labels that are yes; empty where nothing is known."""
     split: str
@@ -52,7 +54,7 @@ class Entry:
     @property
     def moved(self) -> bool:
         """Whether its file is no longer where it was when it came into the index."""
-        return self.path is not None and not Path(self.path).exists()
+        return self.path is not None and not Path(split_frame(self.path)[0]).exists()
 
 
 @dataclass(frozen=True)

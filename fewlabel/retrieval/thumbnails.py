@@ -14,8 +14,9 @@ import pyarrow
 import pyarrow.parquet
 from PIL import Image
 
-from fewlabel.data.decode import DecodeError, Pixels, decode
+from fewlabel.data.decode import DecodeError, Pixels
 from fewlabel.data.parallel import ordered_map
+from fewlabel.data.window import AUTO
 from fewlabel.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,15 +56,15 @@ def thumbnail_of(pixels: Pixels, side: int = SIDE) -> bytes:
     return stream.getvalue()
 
 
-def thumbnails_of(part: "datasets.Dataset", rows: Sequence[int], workers: int) -> Iterator[bytes]:
-    """The thumbnails of `rows` of a source's split, in order, made by `workers` threads.
+def thumbnails_of(part: "datasets.Dataset", rows: Sequence[int], workers: int, window: str = AUTO) -> Iterator[bytes]:
+    """The thumbnails of `rows` of a source's split, in order, made by `workers` threads; `window` is the source's.
 
     Raises:
         UserError: an image can't be decoded.
     """
     import datasets
 
-    from fewlabel.data.scan import read_content
+    from fewlabel.data.scan import read_cell
 
     undecoded = part.select_columns(["image", "id"]).cast_column("image", datasets.Image(decode=False))
 
@@ -75,7 +76,7 @@ def thumbnails_of(part: "datasets.Dataset", rows: Sequence[int], workers: int) -
     def make(cell: tuple[str, dict[str, Any]]) -> bytes:
         identity, image = cell
         try:
-            return thumbnail_of(decode(read_content(image), SIDE))
+            return thumbnail_of(read_cell(image, SIDE, window))
         except DecodeError as error:
             raise UserError(f"{identity} was readable when this began and is not now: {error}.") from error
 

@@ -198,7 +198,7 @@ def _pictures_of(
     def pictures() -> Iterator[bytes]:
         for split, places in groupby(embedded.places, key=itemgetter(0)):
             rows = [row for _, row in places]
-            yield from thumbnails_of(source[split], rows, reading.workers or available_cores())
+            yield from thumbnails_of(source[split], rows, reading.workers or available_cores(), source.window)
 
     def write(path: Path) -> None:
         pairs = zip(keys.tolist(), pictures(), strict=True)

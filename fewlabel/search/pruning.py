@@ -26,7 +26,7 @@ learning rate still warms up, for a tenth of the training."""
 
 def first_rung(first_step: int, last_step: int) -> int:
     """The step of the first rung, in a training with its first intermediate value at `first_step`."""
-    return max(first_step, math.ceil(last_step / ETA**DECISIONS))
+    return max(first_step, math.ceil(last_step / math.pow(ETA, DECISIONS)))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewlabel.supervised.calibration import EDGES, bins_of
-from fewlabel.supervised.canvas import INK, SOFT, figure_for, look_of, quiet, set_title, short_name
+from fewlabel.supervised.method_look import look_of
 from fewlabel.supervised.metrics import Predictions
+from fewlabel.tracking.canvas import INK, SOFT, figure_for, quiet, set_title, short_name
 
 __all__ = ["draw_calibration", "draw_confusion"]
 

@@ -8,42 +8,36 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 import torch
 from torch import Tensor
 
 from fewlabel.backbones.pixels import as_batch
 from fewlabel.console import track
+from fewlabel.data.likeness import (
+    SIDE,
+    WINDOW,
+    Scale,
+    copy_threshold,
+    perceptual_hash,
+    signature,
+    typical_neighbour,
+    window_of,
+)
 from fewlabel.data.store import ImageStore
 
-__all__ = ["Leak", "find_leaks", "leaked_images", "perceptual_hash"]
+__all__ = ["Leak", "find_leaks", "leaked_images"]
 
 Kind = Literal["exact", "near", "embedding", "group"]
 Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]
 """Positions in the left and in the right store, and their similarity."""
 
-_REST: Final = 0.15
-_TYPICAL: Final = (0.5, 0.8)
-"""A copy's similarity s leaves at most 0.15 of what the typical nearest neighbour's t leaves: 1 - s <= 0.15 (1 - t),
-with t kept in this range, so that neither tiny splits nor ones full of repeats lead astray. Judged by eye: on
-CIFAR-10 (t = 0.58), 2.6 % of whose test images are flagged where Barz and Denzler 2020 found copies of 3.3 % in the
-training set, nearly all flagged pairs show one photo; on MedMNIST's chest X-rays and fundus photos (t = 0.74) nothing
-is flagged but the exact repeats."""
-
 _HASH_DISTANCE: Final = 10
 """Bits of 64 that the hashes of near copies may differ in."""
 
-_SIDE: Final = 32
-_MARGIN: Final = 2
-_FREQUENCIES: Final = 8
 _NEIGHBOURS: Final = 4
 _BATCH: Final = 64
 _TILE: Final = 2**22
 """Pairs that are compared at once."""
-
-_BASIS: Final = torch.from_numpy(
-    scipy.fft.dct(np.eye(_SIDE - 2 * _MARGIN, dtype=np.float32), axis=0, norm="ortho")[:_FREQUENCIES]
-)
 
 
 @dataclass(frozen=True)
@@ -88,10 +82,9 @@ def find_leaks(stores: Mapping[str, ImageStore], features: Mapping[str, Tensor] 
         By splits, then kind, the most similar first; empty where there is no leak.
     """
     sides = {split: _Side.of(store, split) for split, store in stores.items()}
-    scale = _Scale.of(torch.cat([side.signatures for side in sides.values()]))
+    scale = Scale.of(torch.cat([side.signatures for side in sides.values()]))
     largest = max(sides.values(), key=lambda side: len(side.store))
-    typical = _typical_neighbour(scale.units(largest.signatures))
-    threshold = 1 - _REST * (1 - min(max(typical, _TYPICAL[0]), _TYPICAL[1]))
+    threshold = copy_threshold(scale.units(largest.signatures))
     leaks = []
     for left, right in combinations(stores, 2):
         pair = _SplitPair(sides[left], sides[right], scale, threshold)
@@ -119,25 +112,6 @@ def leaked_images(leaks: Iterable[Leak], split: str) -> set[str]:
     return {image for leak in leaks for side, image in (leak.left, leak.right) if side == split}
 
 
-def perceptual_hash(pictures: Tensor) -> npt.NDArray[np.uint64]:
-    """The 64-bit DCT hash of each picture, as `imagehash.phash` defines it.
-
-    The 8 x 8 lowest frequencies of the unnormalised type-II DCT, one bit each in rows: whether it is above their
-    median. `imagehash` shrinks with Lanczos; these pictures are shrunk before.
-
-    Args:
-        pictures: (N, 32, 32) float, grey.
-
-    Returns:
-        (N,) uint64, whose bytes in memory hold the bits, the highest of each byte first.
-    """
-    spectra = scipy.fft.dctn(pictures.numpy(), type=2, axes=(1, 2))[:, :_FREQUENCIES, :_FREQUENCIES]
-    spectra = spectra.reshape(len(spectra), -1)
-    bits = spectra > np.median(spectra, axis=1, keepdims=True)
-    hashes: npt.NDArray[np.uint64] = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
-    return hashes
-
-
 @dataclass(frozen=True)
 class _Side:
     """What is kept in memory of the images of one split."""
@@ -158,33 +132,14 @@ class _Side:
                 digests.append(hashlib.blake2b(square.tobytes(), digest_size=16).digest())
             pictures = _pictures(squares)
             hashes.append(perceptual_hash(pictures))
-            signatures.append(_signature(pictures[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]))
+            signatures.append(signature(window_of(pictures)))
         return cls(store, digests, np.concatenate(hashes), torch.cat(signatures))
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """Mean and deviation (63,) of each frequency."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    @classmethod
-    def of(cls, signatures: Tensor) -> "_Scale":
-        # With few images their mean is no common ground: as if 16 without any pattern were among them.
-        mean = signatures.sum(dim=0) / (len(signatures) + 16)
-        return cls(mean, (signatures - mean).square().mean(dim=0).sqrt().clamp_min(1e-6))
-
-    def units(self, signatures: Tensor) -> Tensor:
-        """Standardised `signatures` (..., 63), of unit length; a flat picture's stays zero."""
-        patterned = signatures.square().sum(dim=-1, keepdim=True) > 0
-        return torch.nn.functional.normalize((signatures - self.mean) / self.deviation * patterned, dim=-1)
 
 
 class _SplitPair:
     """Two splits under comparison."""
 
-    def __init__(self, left: _Side, right: _Side, scale: "_Scale", threshold: float) -> None:
+    def __init__(self, left: _Side, right: _Side, scale: Scale, threshold: float) -> None:
         self._left, self._right, self._scale, self._threshold = left, right, scale, threshold
         self._left_units, self._right_units = scale.units(left.signatures), scale.units(right.signatures)
 
@@ -225,7 +180,7 @@ class _SplitPair:
         index = faiss.IndexFlatIP(bank.shape[1])
         index.add(bank.numpy())
         closeness, neighbours = index.search(asked.numpy(), min(_NEIGHBOURS, len(bank)))
-        places, ranks = np.nonzero(closeness >= _typical_neighbour(bank))
+        places, ranks = np.nonzero(closeness >= typical_neighbour(bank))
         return _closest(self._aligned(neighbours[places, ranks], places))
 
     def _aligned(self, left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> Iterator[Pairs]:
@@ -234,8 +189,8 @@ class _SplitPair:
             first, second = left[start : start + _BATCH], right[start : start + _BATCH]
             pictures = _pictures(self._left.store.batch(torch.from_numpy(first)).pixels)
             both = torch.stack([pictures, pictures.flip(2)], dim=1)
-            windows = both.unfold(2, len(_BASIS[0]), 1).unfold(3, len(_BASIS[0]), 1)
-            signatures = self._scale.units(_signature(windows)).flatten(1, 3)
+            windows = both.unfold(2, WINDOW, 1).unfold(3, WINDOW, 1)
+            signatures = self._scale.units(signature(windows)).flatten(1, 3)
             similarity = torch.einsum("nwf,nf->nw", signatures, self._right_units[second]).amax(dim=1)
             yield self._confirmed(first, second, similarity.numpy())
 
@@ -248,27 +203,7 @@ class _SplitPair:
 
 def _pictures(squares: Tensor) -> Tensor:
     """Squares (N, C, S, S) as (N, 32, 32) float32, grey in [0, 1]."""
-    return as_batch(squares, _SIDE, 1, torch.device("cpu"))[:, 0]
-
-
-def _signature(windows: Tensor) -> Tensor:
-    """The 63 lowest frequencies (..., 63) of windows (..., 28, 28), brightness and contrast taken out."""
-    centred = windows - windows.mean(dim=(-2, -1), keepdim=True)
-    norm = centred.square().sum(dim=(-2, -1), keepdim=True).sqrt()
-    # A tenth of a grey level of 8 bits, as rounding leaves it, is no pattern.
-    spectra = _BASIS @ (centred / norm.clamp_min(1e-6) * (norm > 0.01)) @ _BASIS.T
-    return spectra.flatten(-2)[..., 1:]
-
-
-def _typical_neighbour(units: Tensor) -> float:
-    """Median cosine similarity of 1,000 of `units` (N, D), spread evenly, to the nearest other one."""
-    import faiss
-
-    index = faiss.IndexFlatIP(units.shape[1])
-    index.add(units.numpy())
-    sample = np.unique(np.linspace(0, len(units) - 1, min(len(units), 1000)).astype(int))
-    # The nearest is the image itself.
-    return float(np.median(index.search(units[sample].numpy(), 2)[0][:, 1]))
+    return as_batch(squares, SIDE, 1, torch.device("cpu"))[:, 0]
 
 
 def _closest(parts: Iterator[Pairs]) -> Pairs:

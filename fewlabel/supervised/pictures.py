@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fewlabel.supervised.canvas import BAND, SOFT, figure_for, look_of, quiet, set_title, short_name
+from fewlabel.supervised.method_look import look_of
 from fewlabel.supervised.methods import figure_name, method_name
 from fewlabel.supervised.metrics import Predictions
+from fewlabel.tracking.canvas import BAND, SOFT, figure_for, quiet, set_title, short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -275,7 +275,7 @@ thead th { border-bottom: 2px solid var(--line); vertical-align: bottom; }
 .number { padding-left: .6rem; padding-right: .6rem; text-align: right; font-variant-numeric: tabular-nums; }
 td small { color: var(--soft); white-space: nowrap; font-size: .86em; }
 th:first-child, td:first-child { padding-left: 0; }
-td:first-child:not(.number) { min-width: 8.5rem; }
+td:first-child:not(.number), td:last-child:not(.number) { min-width: 8.5rem; }
 .number + :not(.number) { padding-left: 1rem; }
 .definitions th { white-space: nowrap; padding-right: 1.5rem; }
 .definitions td { white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -286,7 +286,7 @@ figcaption { color: var(--soft); font-size: .875rem; max-width: 46rem; margin-to
 .gallery { display: flex; flex-wrap: wrap; gap: 0 2rem; }
 .thumbnails { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1.2rem 1rem; }
 .thumbnails figure { margin: 0; }
-.thumbnails img { max-width: 9rem; max-height: 9rem; }
+.thumbnails img { max-width: 9rem; max-height: 9rem; outline: 1px solid var(--line); }
 .thumbnails figcaption { font-size: .8rem; line-height: 1.35; }
 .thumbnails strong, .thumbnails span { display: block; overflow-wrap: anywhere; }
 .thumbnails strong { color: var(--text); }

@@ -318,8 +318,8 @@ def test_what_can_not_be_a_source(tmp_path: Path, write_images: Write) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"holds no images \(it is empty\)"):
         load(str(tmp_path / "empty"))
-    (tmp_path / "empty" / "scan.dcm").write_text("x")
-    with pytest.raises(UserError, match=r"only 1 \.dcm.*\.jpg"):
+    (tmp_path / "empty" / "scan.mha").write_text("x")
+    with pytest.raises(UserError, match=r"only 1 \.mha.*\.jpg"):
         load(str(tmp_path / "empty"))
     write_images(tmp_path / "single", ["0.png"])
     with pytest.raises(UserError, match="1 readable image; a source needs at least 4"):

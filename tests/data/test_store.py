@@ -95,7 +95,7 @@ def test_undecodable_images_are_named_and_left_out(folder: Path, tmp_path: Path,
 def test_the_file_is_used_again(folder: Path, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source = load_all(folder)
     first = opened(source, tmp_path).batch(torch.arange(30)).pixels
-    monkeypatch.setattr("fewlabel.data.squares.decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("fewlabel.data.squares.read_cell", lambda *_: pytest.fail("decoded again"))
     assert torch.equal(opened(load_all(folder), tmp_path).batch(torch.arange(30)).pixels, first)
     with pytest.raises(pytest.fail.Exception):
         opened(source, tmp_path, side=6)

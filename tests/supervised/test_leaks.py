@@ -5,13 +5,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import scipy.fft
 import torch
 from PIL import Image, ImageEnhance
 from sklearn.datasets import load_digits
 
 from fewlabel.supervised import leaks
-from fewlabel.supervised.leaks import Leak, find_leaks, perceptual_hash
+from fewlabel.supervised.leaks import Leak, find_leaks
 
 
 class Store:
@@ -217,15 +216,6 @@ def test_the_order_of_images_and_the_size_of_tiles_change_nothing(monkeypatch):
     found = find_leaks({"train": train, "test": test})
     assert pairs(found) == pairs(expected)
     assert [leak.similarity for leak in found] == pytest.approx([leak.similarity for leak in expected], abs=1e-5)
-
-
-def test_the_hash_is_that_of_imagehash():
-    """Transcribed from `imagehash.phash`, for pictures that have its size already."""
-    pictures = torch.rand(20, 32, 32, generator=torch.Generator().manual_seed(0))
-    for picture, found in zip(pictures.numpy(), perceptual_hash(pictures), strict=True):
-        low = scipy.fft.dct(scipy.fft.dct(picture, axis=0), axis=1)[:8, :8]
-        bits = "".join("1" if bit else "0" for bit in (low > np.median(low)).flatten())
-        assert found.tobytes().hex() == f"{int(bits, 2):016x}"
 
 
 def test_a_single_image_and_none_in_common():

@@ -7,11 +7,12 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from fewlabel.errors import UserError
-from fewlabel.supervised.canvas import look_of, short_name
 from fewlabel.supervised.error_pictures import draw_calibration, draw_confusion
+from fewlabel.supervised.method_look import look_of
 from fewlabel.supervised.methods import method_name
 from fewlabel.supervised.metrics import Predictions
 from fewlabel.supervised.pictures import draw_label_aurocs, draw_label_curve, draw_roc
+from fewlabel.tracking.canvas import short_name
 
 METHODS = (
     "finetune",

@@ -1,6 +1,5 @@
 """The index as the page sees it: opened anew when it has changed on disk, and asked by many at once."""
 
-import hashlib
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -11,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewlabel.data.decode import MAX_PIXELS, DecodeError, decode
+from fewlabel.data.frames import path_digest
 from fewlabel.data.resize import resize
+from fewlabel.data.scan import read_cell
 from fewlabel.errors import UserError
-from fewlabel.retrieval.description import INDEX, locate
+from fewlabel.retrieval.description import INDEX, EncoderFacts, locate
 from fewlabel.retrieval.embedding_map import EmbeddingMap, sample_keys
 from fewlabel.retrieval.index import Hit, Index
 from fewlabel.retrieval.manifest import Entry, Filter
@@ -51,6 +52,10 @@ class View:
         self._starting = threading.Lock()
         self._map: Future[EmbeddingMap] | None = None
 
+    @property
+    def _facts(self) -> EncoderFacts:
+        return self.index.description.encoder
+
     def map(self) -> "Future[EmbeddingMap]":
         """The projection of the embeddings, begun in the background when it is first asked for.
 
@@ -85,9 +90,9 @@ class View:
         entries = self.entries_of(key)
         for entry in entries:
             try:
-                encoded = Path(entry.path or "").read_bytes()
-                if hashlib.blake2b(encoded, digest_size=16).hexdigest() == entry.content:
-                    return thumbnail_of(decode(encoded, PICTURE_SIDE), PICTURE_SIDE)
+                if path_digest(entry.path or "").hex() == entry.content:
+                    cell = {"bytes": None, "path": entry.path}
+                    return thumbnail_of(read_cell(cell, PICTURE_SIDE, self._facts.window), PICTURE_SIDE)
             except (OSError, DecodeError):
                 continue
         return self.index.thumbnail(entries[0]) if entries else None
@@ -109,14 +114,14 @@ class View:
         Raises:
             UserError: it can't be decoded, or not be embedded.
         """
-        side = self.index.description.encoder.side
+        side, window = self._facts.side, self._facts.window
         try:
             # By the way that the index's own images took, so that one of them comes back as exactly itself.
-            square = resize(decode(encoded, side), side, side)
-            picture = thumbnail_of(decode(encoded, PICTURE_SIDE), PICTURE_SIDE)
+            square = resize(decode(encoded, side, window=window), side, side)
+            picture = thumbnail_of(decode(encoded, PICTURE_SIDE, window=window), PICTURE_SIDE)
         except DecodeError as error:
             raise UserError(
-                f"{name} can't be used: {error}. Give a JPEG, PNG, TIFF, BMP, WebP or GIF of at most "
+                f"{name} can't be used: {error}. Give a JPEG, PNG, TIFF, BMP, WebP, GIF, DICOM or NIfTI of at most "
                 f"{MAX_PIXELS // 10**6} megapixels."
             ) from error
         features = self.index.embed([square])

@@ -54,7 +54,13 @@ def _retrieval(options: argparse.Namespace) -> list[Row]:
 def _cleaning(options: argparse.Namespace) -> list[Row]:
     from benchmarks.bench_cleaning import run
 
-    return run(options.photos, options.cleanvision, options.data)
+    return run(options.photos, options.cleanvision)
+
+
+def _pretraining_copies(options: argparse.Namespace) -> list[Row]:
+    from benchmarks.bench_pretraining_copies import run
+
+    return run(options.data)
 
 
 BENCHMARKS: dict[str, tuple[tuple[str, ...], Callable[[argparse.Namespace], list[Row]]]] = {
@@ -65,6 +71,7 @@ BENCHMARKS: dict[str, tuple[tuple[str, ...], Callable[[argparse.Namespace], list
     "index": (("photos",), _index),
     "retrieval": ((), _retrieval),
     "cleaning": (("photos",), _cleaning),
+    "pretraining-copies": (("data",), _pretraining_copies),
 }
 """Each with the options that give what it needs."""
 
@@ -78,7 +85,7 @@ def _flag(name: str) -> str:
 def main() -> int:
     """Run every benchmark whose images are given; 0 also where a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Fewlabel beside its peers.")
-    parser.add_argument("--data", type=Path, help="for training and cleaning: small colour images (CIFAR-10)")
+    parser.add_argument("--data", type=Path, help="for training and pretraining-copies: small colour images (CIFAR-10)")
     parser.add_argument(
         "--photos",
         type=Path,

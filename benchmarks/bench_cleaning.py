@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import cleaning_growth, cleaning_pretraining
+from benchmarks import cleaning_growth
 from benchmarks.cleaning_truth import APART, SHARED, Question, Score, score
 from benchmarks.dirty_folder import Planted, plant
 from benchmarks.rows import Row, at_least
@@ -26,28 +26,18 @@ EACH = 125
 """One image in so many has a given fault."""
 
 
-def run(
-    photos: Path,
-    cleanvision: Path | None = None,
-    small_images: Path | None = None,
-    images: int = 5000,
-    rounds: int = ROUNDS,
-) -> list[Row]:
-    """Faults found, images a second, the growth of the search for near duplicates, and what leaving them out is worth.
+def run(photos: Path, cleanvision: Path | None = None, images: int = 5000, rounds: int = ROUNDS) -> list[Row]:
+    """Faults found, images a second, and the growth of the search for near duplicates.
 
     Args:
         photos: a folder of photos of about 400 px, each class in a sub-folder.
         cleanvision: the Python of a virtual environment that has it.
-        small_images: labelled colour images such as CIFAR-10, to pretrain on; this takes long.
         images: in the folder that is made.
         rounds: turns of each side, after one that warms up.
     """
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        rows = [*_faults(photos, cleanvision, scratch, images, rounds), *cleaning_growth.run()]
-        if small_images is not None:
-            rows.append(cleaning_pretraining.run(small_images, scratch))
-    return rows
+        return [*_faults(photos, cleanvision, scratch, images, rounds), *cleaning_growth.run()]
 
 
 def _faults(photos: Path, cleanvision: Path | None, scratch: Path, images: int, rounds: int) -> list[Row]:

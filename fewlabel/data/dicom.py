@@ -196,7 +196,7 @@ def _is_deep(dataset: Dataset) -> bool:
 
 
 def decode_dicom(stream: BinaryIO, frame: int | None = None, window: str = AUTO) -> Pixels:
-    """Decode one frame of a DICOM file of any transfer syntax that pydicom and GDCM read.
+    """Decode one frame of a DICOM file of any transfer syntax that pydicom and imagecodecs read.
 
     Grey values take the way of PS3.4 N.2: through the modality LUT or rescale slope and intercept, then through the
     window; of several windows the first; MONOCHROME1 is inverted, and padding is black. Colours become RGB.

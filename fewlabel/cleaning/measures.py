@@ -44,7 +44,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "dark_level": Measure("level that 5 % of the pixels stay below", "black 0, white 1", False),
     "bright_level": Measure("level that 1 % of the pixels exceed", "black 0, white 1", True),
     "contrast": Measure("range of the middle 90 % of the levels", "black to white 1", True),
-    "range": Measure("range of the levels in the widest channel", "levels of the image's own depth", True),
+    "range": Measure("range of the levels in the widest channel", "levels", True),
     "sharpness": Measure("sharpness of the edges", "1: black to white in one pixel", True),
     "laplacian": Measure("variance of the Laplacian", "8-bit levels squared", True),
     "colour": Measure("largest difference of two channels", "0 to 1", False),

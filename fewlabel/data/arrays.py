@@ -1,6 +1,7 @@
 """MedMNIST-style .npz files: arrays `train_images`, `train_labels`, `val_...`, `test_...`."""
 
 import io
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,21 @@ def read_npz(path: Path) -> Origin:
                     "train_images and, as far as known, train_labels, val_images, val_labels, test_images, "
                     "test_labels."
                 )
+            _check_memory(path, arrays.zip)
             return _read(path, arrays)
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, MemoryError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} can't be read as an .npz file of arrays: {error}.") from error
+
+
+def _check_memory(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse arrays that memory can't hold: a compressed file can unpack to a thousand times its size."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for member in archive.infolist():
+        if member.file_size > memory:
+            raise UserError(
+                f"{path}: {member.filename} unpacks to {member.file_size / 2**30:,.0f} GiB, more than the "
+                f"{memory / 2**30:,.0f} GiB of memory here. Give the images as files in a folder."
+            )
 
 
 def _read(path: Path, arrays: Any) -> Origin:

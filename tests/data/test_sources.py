@@ -147,6 +147,16 @@ def test_npz(tmp_path: Path, shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(np.asarray(row["image"]), arrays["val_images"][3].squeeze())
 
 
+def test_an_npz_that_unpacks_to_more_than_memory_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "bomb.npz", train_images=np.zeros((64, 256, 256), np.uint8))
+    assert (tmp_path / "bomb.npz").stat().st_size < 2**16
+    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 2**10, "SC_PAGE_SIZE": 2**10}.__getitem__)
+    with pytest.raises(UserError, match=r"train_images\.npy unpacks to .* memory here"):
+        load(str(tmp_path / "bomb.npz"))
+
+
 def test_npz_of_16_bits_without_labels(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 65536, (10, 6, 6), np.uint16)
     np.savez(tmp_path / "deep.npz", train_images=images)

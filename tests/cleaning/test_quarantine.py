@@ -14,6 +14,7 @@ import pytest
 import fewlabel
 from fewlabel.cleaning.quarantine import check_quarantine, quarantine, undo
 from fewlabel.errors import UserError
+from fewlabel.files import atomic_write_text
 
 NAMES = ["a/bad1.png", "a/good.png", "b/deep/bad2.png", "bad3.jpg", "b/bad [4] 'x'.png", "b/bad\n5.png"]
 
@@ -54,6 +55,21 @@ def mover(*arguments: object) -> str:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
+
+
+def test_a_file_that_changes_after_the_log_was_written_stays(folder, monkeypatch) -> None:
+    """The log would not know it again, and undo would refuse it."""
+    write = atomic_write_text
+
+    def write_and_change(path: Path, text: str) -> None:
+        write(path, text)
+        (folder / "a/bad1.png").write_bytes(b"another")
+
+    monkeypatch.setattr("fewlabel.cleaning.quarantine.atomic_write_text", write_and_change)
+    moves = quarantine(folder, bad(folder), folder.with_name("aside"), "first")
+    assert [refusal.file for refusal in moves.refused] == ["a/bad1.png"]
+    assert (folder / "a/bad1.png").read_bytes() == b"another"
+    assert len(moves.moved) == 5
 
 
 def test_there_and_back_bit_for_bit(folder) -> None:

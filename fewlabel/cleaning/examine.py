@@ -19,7 +19,7 @@ from fewlabel.cleaning.measures import MEASURES, measure
 from fewlabel.console import track
 from fewlabel.data.config import SourceConfig
 from fewlabel.data.decode import DecodeError, Pixels
-from fewlabel.data.frames import split_frame
+from fewlabel.data.frames import open_file, split_frame
 from fewlabel.data.likeness import SIDE, perceptual_hash, signature, window_of
 from fewlabel.data.origin import Origin, column, labels_of, paths_of
 from fewlabel.data.parallel import ordered_map
@@ -31,6 +31,8 @@ __all__ = ["examine"]
 
 _CHUNK: Final = 32
 _DIGEST: Final = 16
+_HELD: Final = 2**26
+"""Bytes of a file that is read at once."""
 _NO_PICTURE: Final = np.zeros((SIDE, SIDE), np.float32)
 
 Cell = dict[str, Any]
@@ -100,10 +102,12 @@ def _chunk(cells: Sequence[Cell | None], window: str) -> _Chunk:
 
 def _image(cell: Cell | None, window: str) -> tuple[_Image, NDArray[np.float32]]:
     """What is kept of an image, and the picture by which it is compared, black where there is none."""
+    size, file = (0, None) if cell is None else _size_and_file(cell)
+    if file is not None and size <= _HELD:
+        cell = _held(cell)
     seen = _seen(cell)
     if cell is None or not seen.digest:
         return _Image(seen, (Fault("unreadable", seen.reason),)), _NO_PICTURE
-    size, file = _size_and_file(cell)
     if seen.header is None:
         return _Image(seen, (_damage(cell, seen.reason),), size), _NO_PICTURE
     named = None if file is None else wrong_suffix(file, seen.header.format)
@@ -118,6 +122,18 @@ def _image(cell: Cell | None, window: str) -> tuple[_Image, NDArray[np.float32]]
     return _Image(seen, faults, size, _digest(pixels), measured.values), measured.picture
 
 
+def _held(cell: Cell | None) -> Cell | None:
+    """An image with its file's content, so that hash, header and pixels take one reading; one of several in a file and
+    what can't be read stay as they are."""
+    if cell is None or split_frame(cell["path"])[1] is not None:
+        return cell
+    try:
+        with open_file(cell["path"]) as stream:
+            return {**cell, "bytes": stream.read()}
+    except OSError:
+        return cell
+
+
 def _seen(cell: Cell | None) -> Seen:
     try:
         return look(cell)
@@ -126,9 +142,9 @@ def _seen(cell: Cell | None) -> Seen:
 
 
 def _size_and_file(cell: Cell) -> tuple[int, str | None]:
-    """The encoded size of an image, 0 where its file is gone, and its file, None where it lies inside another."""
-    if cell["bytes"] is not None:
-        return len(cell["bytes"]), None
+    """The encoded size of an image, 0 where there is none, and its file, None where it lies inside another."""
+    if cell["bytes"] is not None or cell["path"] is None:
+        return len(cell["bytes"] or b""), None
     file, _ = split_frame(cell["path"])
     try:
         return Path(file).stat().st_size, file

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -101,6 +102,28 @@ def test_files_and_folders_that_cannot_be_opened_or_named(tmp_path):
     collection = examine(SourceConfig(data=str(tmp_path)))
     assert faults(collection) == {"dangling.jpg": ["unreadable"], "caf\\xe9.jpg": ["unreadable_name"]}
     assert sum(collection.decoded) == 2
+
+
+def test_every_file_is_read_once(tmp_path, monkeypatch):
+    write(tmp_path, {f"{number}.jpg": noise_jpeg(number) for number in range(4)})
+    real, opened = Path.open, []
+
+    def counted(path, *arguments, **options):
+        opened.append(path.name)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", counted)
+    collection = examine(SourceConfig(data=str(tmp_path)))
+    assert sum(collection.decoded) == 4
+    assert sorted(name for name in opened if name.endswith(".jpg")) == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+
+
+def test_a_row_without_an_image_is_unreadable(tmp_path):
+    rows = [{"bytes": noise_jpeg(0), "path": None}, {"bytes": None, "path": None}, None]
+    kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    pyarrow.parquet.write_table(pyarrow.table({"image": pyarrow.array(rows, kind)}), tmp_path / "some.parquet")
+    collection = examine(SourceConfig(data=str(tmp_path / "some.parquet")))
+    assert [[fault.kind for fault in faults] for faults in collection.faults] == [[], ["unreadable"], ["unreadable"]]
 
 
 def test_a_file_that_vanishes_during_the_scan(tmp_path, monkeypatch):

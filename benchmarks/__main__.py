@@ -57,6 +57,12 @@ def _cleaning(options: argparse.Namespace) -> list[Row]:
     return run(options.photos, options.cleanvision)
 
 
+def _epochs(options: argparse.Namespace) -> list[Row]:
+    from benchmarks.bench_epochs import run
+
+    return run(options.data, options.images, options.runs)
+
+
 def _pretraining_copies(options: argparse.Namespace) -> list[Row]:
     from benchmarks.bench_pretraining_copies import run
 
@@ -67,6 +73,7 @@ BENCHMARKS: dict[str, tuple[tuple[str, ...], Callable[[argparse.Namespace], list
     "nt-xent": ((), _nt_xent),
     "views": (("photos",), _views),
     "training": (("data",), _training),
+    "epochs": (("data", "runs"), _epochs),
     "probe": (("labelled", "encoder"), _probe),
     "index": (("photos",), _index),
     "retrieval": ((), _retrieval),
@@ -85,7 +92,13 @@ def _flag(name: str) -> str:
 def main() -> int:
     """Run every benchmark whose images are given; 0 also where a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Fewlabel beside its peers.")
-    parser.add_argument("--data", type=Path, help="for training and pretraining-copies: small colour images (CIFAR-10)")
+    parser.add_argument(
+        "--data", type=Path, help="for training, epochs and pretraining-copies: small colour images (CIFAR-10)"
+    )
+    parser.add_argument("--images", type=int, default=45_000, help="for epochs: training images")
+    parser.add_argument(
+        "--runs", type=Path, help="for epochs, which takes an hour or two: folder of its runs, to go on from"
+    )
     parser.add_argument(
         "--photos",
         type=Path,
@@ -113,8 +126,11 @@ def main() -> int:
     load = os.getloadavg()[0]
     words = ["--only", *options.only] if len(options.only) < len(BENCHMARKS) else []
     words = [f"{_flag(name)} {name.upper()}" for name in PATHS if getattr(options, name)] + words
-    if options.vectors != parser.get_default("vectors"):
-        words = ["--vectors", str(options.vectors), *words]
+    for name in ("vectors", "images"):
+        if getattr(options, name) != parser.get_default(name):
+            words = [_flag(name), str(getattr(options, name)), *words]
+    if options.runs:
+        words = ["--runs", "RUNS", *words]
     missing = {
         name: lacking
         for name, (needed, _) in BENCHMARKS.items()

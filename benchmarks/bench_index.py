@@ -22,7 +22,7 @@ from PIL import Image
 from benchmarks.rows import Row, at_least
 from fewlabel.backbones.encoder import Encoder, load_encoder
 from fewlabel.data.config import SourceConfig
-from fewlabel.data.source import load
+from fewlabel.data.loading import load
 from fewlabel.retrieval.config import IndexConfig
 from fewlabel.retrieval.index import Index
 

@@ -1,19 +1,17 @@
 """What leaving out near duplicates before pretraining is worth: the probe's score with and without, on small images."""
 
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import numpy as np
 
+from benchmarks.commands import fewlabel
 from benchmarks.dirty_folder import near_copy
 from benchmarks.rows import Row
 from fewlabel.data.config import SourceConfig
-from fewlabel.data.source import load
+from fewlabel.data.loading import load
 from fewlabel.errors import UserError
 
 __all__ = ["run"]
@@ -47,7 +45,7 @@ def _measured(data: Path, scratch: Path, seeds: int, steps: int) -> Row:
     folder, labelled = scratch / "images", scratch / "labelled"
     _write(data, folder, labelled)
     whole = ("--val-share", "0", "--test-share", "0")
-    _command(
+    fewlabel(
         *("clean", "--data", str(folder), *whole, "--out", str(scratch / "cleaned")),
         *("--apply", "exclude", "--exclude-kinds", "near_duplicate", "exact_duplicate"),
     )
@@ -57,10 +55,10 @@ def _measured(data: Path, scratch: Path, seeds: int, steps: int) -> Row:
         for seed in range(seeds):
             out = scratch / f"pretrained-{len(trained_on)}-{seed}"
             options = ("--data", str(folder), *whole, "--exclude", exclude, "--max-steps", str(steps))
-            _command("pretrain", *options, *LEARNING, "--seed", str(seed), "--out", str(out))
+            fewlabel("pretrain", *options, *LEARNING, "--seed", str(seed), "--out", str(out))
             probed = scratch / f"probed-{len(trained_on)}-{seed}"
             given = ("--encoder", str(out), "--data", str(labelled), "--labels", "1", "--draws", "1")
-            result = _command("probe", *given, "--out", str(probed))
+            result = fewlabel("probe", *given, "--out", str(probed))
             reached.append(result["metrics"]["accuracy"]["mean"])
         trained_on.append(json.loads((out / "result.json").read_text(encoding="utf-8"))["source"]["images"]["train"])
     every, rest = accuracies.values()
@@ -106,12 +104,3 @@ def _write(data: Path, folder: Path, labelled: Path) -> None:
             file = labelled / split / source.class_names[cell["label"]] / f"{row:05d}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             cell["image"].save(file)
-
-
-def _command(*arguments: str) -> dict[str, Any]:
-    """Run a command of ours; its result."""
-    done = subprocess.run(
-        [sys.executable, "-m", "fewlabel", *arguments, "--json"], check=True, stdout=subprocess.PIPE, text=True
-    )
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result

@@ -248,6 +248,8 @@ def measure(parts: Sequence[str], sizes: Sizes, options: argparse.Namespace) -> 
     if "workers" in parts:
         measured["workers"] = workers(data, out, sizes, options.storage)
     settings = {name: value for name, value in vars(options).items() if name not in ("data", "out", "storage", "only")}
+    # So small networks gain nothing from a second core: parts may run side by side, with one each.
+    settings["threads"] = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
     found = {**known, **measured, "settings": {**known.get("settings", {}), **dict.fromkeys(parts, settings)}}
     report.write(RESULTS, {"search": rows(found)}, origin)
     record = {**read_json(file), "found": found}

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from fewlabel.data.config import SourceConfig
+from fewlabel.data.loading import load
 from fewlabel.data.sizes import stored_side
-from fewlabel.data.source import Source, load
+from fewlabel.data.source import Source
 from fewlabel.data.store import ImageStore, open_store
 from fewlabel.errors import UserError
 

@@ -15,8 +15,8 @@ import torch
 from benchmarks.sides import answers
 from fewlabel.backbones.encoder import load_encoder
 from fewlabel.data.config import SourceConfig
+from fewlabel.data.loading import load
 from fewlabel.data.sizes import stored_side
-from fewlabel.data.source import load
 from fewlabel.data.store import open_store
 from fewlabel.supervised.linear_probe import choose_penalty, fit_probe
 from fewlabel.training.config import TrainingConfig

@@ -26,8 +26,8 @@ from torchvision.transforms import v2
 from benchmarks.sides import answers
 from fewlabel.backbones.encoder import load_encoder
 from fewlabel.data.config import SourceConfig
+from fewlabel.data.loading import load
 from fewlabel.data.sizes import stored_side
-from fewlabel.data.source import load
 from fewlabel.data.store import ImageStore, open_store
 
 EPOCHS, BATCH_SIZE = 90, 256

@@ -48,7 +48,8 @@ def _coefficients(found: Mapping[str, Any]) -> list[str]:
         "## Which dimension to buy at about twice the cost",
         "",
         f"{size['images']:,} training images, {size['validation']:,} validation images. Image sizes come "
-        "in steps of 8 px and widths in steps of 8 channels, so the cost is as near to twice as they allow.",
+        "in steps of 8 px and widths in steps of 8 channels, so the cost is as near to twice as they allow. "
+        f"Seconds are those with {_threads(size)}.",
     ]
     for one in found["coefficients"]:
         trained = [row for row in one["trainings"] if row["accuracy"]]
@@ -70,6 +71,10 @@ def _coefficients(found: Mapping[str, Any]) -> list[str]:
             *(f"- {sentence}" for sentence in one["verdict"]),
         ]
     return lines
+
+
+def _threads(settings: Mapping[str, Any]) -> str:
+    return "one thread" if settings["threads"] == 1 else f"{settings['threads']} threads"
 
 
 def _triple(scale: Mapping[str, float] | None) -> str:
@@ -95,7 +100,8 @@ def _pruning(found: Mapping[str, Any]) -> list[str]:
         "",
         f"{size['trials']} trials of a small ResNet, {size['small_images']:,} images and {size['small_epochs']} epochs "
         "each, depth, width, resolution and learning rate chosen by the sampler; the same seed with successive halving "
-        "and without. The target is the lower of the two best accuracies, of a trial trained to its end.",
+        "and without. The target is the lower of the two best accuracies, of a trial trained to its end. "
+        f"Seconds are those with {_threads(size)}.",
         "",
         "| seed | pruner | trials trained, to their end | best | to the target: PFLOP | seconds | in all: PFLOP | "
         "seconds |",

@@ -88,7 +88,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, wait: Callable[[], Non
     return 2 * side**3 / min(seconds)
 
 
-def serve(data: str, images: int, batch_size: int, image_size: int, scratch: Path) -> None:
+def serve(data: str, images: int, batch_size: int, image_size: int, stem: str, scratch: Path) -> None:
     answer = answers()
     training = TrainingConfig(
         max_steps=UNLIMITED, batch_size=batch_size, checkpoint_steps=UNLIMITED, evaluate_steps=UNLIMITED
@@ -102,7 +102,8 @@ def serve(data: str, images: int, batch_size: int, image_size: int, scratch: Pat
     loader = PacedLoader(store, batch_size, seed=training.seed)
     views = TwoViews("natural", image_size, *mean_and_std(store, training.seed))
     torch.manual_seed(training.seed)
-    task = SimCLR(create("resnet18", image_size=image_size), views, SimCLRConfig()).to(device)
+    backbone = create("resnet18", image_size=image_size, small_stem=stem == "small")
+    task = SimCLR(backbone, views, SimCLRConfig()).to(device)
     optimizer = build_optimizer(
         task, settle_optimizer(training, batch_size, convolutional=True), task.backbone.no_weight_decay()
     )
@@ -139,6 +140,7 @@ if __name__ == "__main__":
     parser.add_argument("images", type=int)
     parser.add_argument("batch_size", type=int)
     parser.add_argument("image_size", type=int)
+    parser.add_argument("stem", choices=("small", "imagenet"))
     options = parser.parse_args()
     os.environ["WANDB_MODE"] = "offline"
     with tempfile.TemporaryDirectory() as folder:

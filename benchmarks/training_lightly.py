@@ -1,7 +1,7 @@
 """The peer's side of the training benchmark: SimCLR as lightly documents it for plain PyTorch.
 
 Model, transform, loader, loss and optimiser are those of the example in lightly's documentation, with two
-differences: the stem for small images, as on our side, and no more loader workers than there are cores.
+differences: the stem, as on our side, and no more loader workers than there are cores.
 
 A process of `sides.Side`. It answers `train N` with the seconds of N steps.
 """
@@ -43,11 +43,12 @@ class Images(Dataset[tuple[list[Tensor], int]]):
 
 
 class SimCLR(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, stem: str) -> None:
         super().__init__()
         backbone = torchvision.models.resnet18()
-        backbone.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
-        backbone.maxpool = nn.Identity()
+        if stem == "small":
+            backbone.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
+            backbone.maxpool = nn.Identity()
         backbone.fc = nn.Identity()
         self.backbone = backbone
         self.projection_head = SimCLRProjectionHead(512, 512, 128)
@@ -62,7 +63,7 @@ def batches(loader: DataLoader[tuple[list[Tensor], int]]) -> Iterator[list[Tenso
             yield views
 
 
-def serve(data: str, images: int, batch_size: int, image_size: int, scratch: Path) -> None:
+def serve(data: str, images: int, batch_size: int, image_size: int, stem: str, scratch: Path) -> None:
     answer = answers()
     _, store = training_images(data, images, image_size, scratch)
     pixels = store.batch(torch.arange(len(store))).pixels.permute(0, 2, 3, 1).numpy()
@@ -75,7 +76,7 @@ def serve(data: str, images: int, batch_size: int, image_size: int, scratch: Pat
         num_workers=workers,
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = SimCLR().to(device)
+    model = SimCLR(stem).to(device)
     criterion = NTXentLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.06)
     answer({"precision": "fp32", "workers": workers})
@@ -99,6 +100,7 @@ if __name__ == "__main__":
     parser.add_argument("images", type=int)
     parser.add_argument("batch_size", type=int)
     parser.add_argument("image_size", type=int)
+    parser.add_argument("stem", choices=("small", "imagenet"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         serve(**vars(options), scratch=Path(folder))

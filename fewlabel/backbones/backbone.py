@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fewlabel.backbones.scale import Scale
+from fewlabel.backbones.small_maps import multiply_small_maps
 
 __all__ = ["Backbone"]
 
@@ -60,6 +62,16 @@ class Backbone(nn.Module):
         """
         listed: set[str] = getattr(self.body, "no_weight_decay", set)()
         return {f"body.{name}" for name, _ in self.body.named_parameters() if name in listed}
+
+    def arrange(self) -> None:
+        """Make convolutions fast, in place: channels last in memory, and small maps multiplied (`SmallMapConv2d`).
+
+        Parameters, their names and, but for rounding, features stay as they are. A network of tokens isn't changed.
+        """
+        if self.convolutional:
+            # Convolutions take the format from their weights and hand it on, so images need no change.
+            self.to(memory_format=torch.channels_last)
+            multiply_small_maps(self.body)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, num_features) of normalised `images` (B, in_chans, image_size, image_size)."""

@@ -21,10 +21,11 @@ from fewlabel.data.config import SourceConfig
 from fewlabel.data.decode import DecodeError, Pixels
 from fewlabel.data.frames import open_file, split_frame
 from fewlabel.data.likeness import SIDE, perceptual_hash, signature, window_of
+from fewlabel.data.loading import TooFewImages, divide_origin, read_origin
 from fewlabel.data.origin import Origin, column, labels_of, paths_of
 from fewlabel.data.parallel import ordered_map
 from fewlabel.data.scan import Seen, available_cores, look, open_cell, read_cell
-from fewlabel.data.source import Source, TooFewImages, divide_origin, read_origin
+from fewlabel.data.source import Source
 from fewlabel.data.window import AUTO
 
 __all__ = ["examine"]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fewlabel.data.decode import DecodeError
     from fewlabel.data.loader import Loader
+    from fewlabel.data.loading import load
     from fewlabel.data.origin import BadImage, Hints
-    from fewlabel.data.source import Source, load, require_labels
+    from fewlabel.data.source import Source, require_labels
     from fewlabel.data.store import ImageBatch, ImageStore, mean_and_std, open_store
     from fewlabel.data.views import PRESETS, TwoViews
 
@@ -40,7 +41,7 @@ _MODULE_OF = {
     "Loader": "loader",
     "Source": "source",
     "TwoViews": "views",
-    "load": "source",
+    "load": "loading",
     "mean_and_std": "store",
     "open_store": "store",
     "require_labels": "source",

@@ -15,9 +15,10 @@ from fewlabel.console import track
 from fewlabel.data.cache import CacheEntry, Record
 from fewlabel.data.config import SourceConfig
 from fewlabel.data.decode import Pixels
+from fewlabel.data.loading import check_bad_share
 from fewlabel.data.origin import BadImage, column, labels_of
 from fewlabel.data.scan import available_cores
-from fewlabel.data.source import Source, check_bad_share
+from fewlabel.data.source import Source
 from fewlabel.data.squares import SquareReader
 from fewlabel.errors import UserError
 

@@ -98,8 +98,8 @@ def _check(config: Config) -> Config:
 def _finetune(config: Config, accelerator: "Accelerator") -> Mapping[str, Any]:
     from accelerate.utils import set_seed
 
+    from fewlabel.data.loading import load
     from fewlabel.data.presets import resolve_preset
-    from fewlabel.data.source import load
     from fewlabel.data.store import cache_folder
     from fewlabel.pipelines.finetune_report import announce, conclude
     from fewlabel.supervised.classifier import save_classifier

@@ -75,8 +75,9 @@ def _label_curve(config: Config, accelerator: "Accelerator") -> Mapping[str, Any
     from accelerate.utils import set_seed
 
     from fewlabel.backbones.encoder import load_encoder
+    from fewlabel.data.loading import load
     from fewlabel.data.presets import resolve_preset
-    from fewlabel.data.source import load, require_labels
+    from fewlabel.data.source import require_labels
     from fewlabel.pipelines.label_curve_report import announce, conclude
     from fewlabel.supervised.answers import AnswerFolder
     from fewlabel.supervised.few_labels import amounts_of

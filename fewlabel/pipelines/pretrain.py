@@ -68,8 +68,8 @@ def _pretrain(config: Config, accelerator: "Accelerator") -> dict[str, Any]:
     from fewlabel.backbones.featurizer import Featurizer
     from fewlabel.backbones.registry import create, options_from
     from fewlabel.backbones.scale import Scale
+    from fewlabel.data.loading import load
     from fewlabel.data.sizes import stored_side
-    from fewlabel.data.source import load
     from fewlabel.data.store import open_split
     from fewlabel.pipelines.pretrain_report import announce, conclude
     from fewlabel.pipelines.views import draw

@@ -53,7 +53,7 @@ class Config:
 def run(config: Config) -> int:
     """Run the command; its exit status."""
     from fewlabel.backbones.encoder import load_encoder
-    from fewlabel.data.source import load
+    from fewlabel.data.loading import load
     from fewlabel.tracking.run import Run
 
     directory = find_encoder(config.encoder)

@@ -8,8 +8,9 @@ from fewlabel.backbones.meta import without_weights
 from fewlabel.backbones.registry import options_from
 from fewlabel.backbones.scale import LIMITS, Scale
 from fewlabel.console import say
+from fewlabel.data.loading import load
 from fewlabel.data.presets import resolve_preset
-from fewlabel.data.source import Source, load
+from fewlabel.data.source import Source
 from fewlabel.data.views import TwoViews
 from fewlabel.errors import UserError
 from fewlabel.pipelines.configuration import as_dict

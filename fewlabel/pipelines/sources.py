@@ -24,7 +24,7 @@ def load_all(config: SourceConfig) -> "Source":
     Raises:
         UserError: there is no such source, or it can't be read.
     """
-    from fewlabel.data.source import load
+    from fewlabel.data.loading import load
 
     try:
         return load(config)

@@ -34,9 +34,9 @@ def run(config: Config) -> int:
     """Run the command; its exit status."""
     if config.out.exists():
         raise UserError(f"{config.out} exists. Give another name with --out, or remove it.")
+    from fewlabel.data.loading import load
     from fewlabel.data.presets import preset_named, resolve_preset
     from fewlabel.data.sizes import stored_side, view_side
-    from fewlabel.data.source import load
     from fewlabel.data.store import mean_and_std, open_split
     from fewlabel.data.views import TwoViews
 

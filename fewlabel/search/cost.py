@@ -115,10 +115,7 @@ def _latency(model: Model, scale: Scale, device: torch.device) -> float:
     with torch.random.fork_rng():
         backbone = model.create(scale).to(device).eval()
         image = torch.randn(1, backbone.in_chans, backbone.image_size, backbone.image_size).to(device)
-    if backbone.convolutional:
-        # Each module is changed in place, a tensor is not.
-        backbone.to(memory_format=torch.channels_last)
-        image = image.to(memory_format=torch.channels_last)
+    backbone.arrange()
     seconds: list[float] = []
     for _ in range(2):
         _timed(backbone, image)

@@ -50,9 +50,7 @@ class SimCLR(Task):
         from lightly.models.modules.heads import SimCLRProjectionHead
 
         width = backbone.num_features
-        if backbone.convolutional:
-            # Convolutions take the format from their weights and hand it on, so the images need no change.
-            backbone.to(memory_format=torch.channels_last)
+        backbone.arrange()
         self.backbone = backbone
         self.head = SimCLRProjectionHead(
             input_dim=width,

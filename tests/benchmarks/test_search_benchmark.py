@@ -52,8 +52,8 @@ def test_the_page_has_every_figure_and_the_papers_coefficients() -> None:
     value = {"mean": 0.4, "low": 0.38, "high": 0.42}
     found: dict[str, Any] = {
         "settings": {
-            "coefficients": {"images": 3000, "validation": 2000},
-            "pruning": {"trials": 16, "small_images": 1500, "small_epochs": 9},
+            "coefficients": {"images": 3000, "validation": 2000, "threads": 1},
+            "pruning": {"trials": 16, "small_images": 1500, "small_epochs": 9, "threads": 2},
             "workers": {"shared_trials": 10},
         },
         "coefficients": [

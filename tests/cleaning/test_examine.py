@@ -14,7 +14,7 @@ from PIL import Image
 from fewlabel.cleaning import examine as examining
 from fewlabel.cleaning.examine import examine
 from fewlabel.data.config import SourceConfig
-from fewlabel.data.source import load
+from fewlabel.data.loading import load
 from fewlabel.errors import UserError
 
 

@@ -15,9 +15,9 @@ from PIL import Image
 from fewlabel.data.config import SourceConfig
 from fewlabel.data.decode import DecodeError, decode, read_header
 from fewlabel.data.folder import find_images
+from fewlabel.data.loading import load
 from fewlabel.data.origin import column
 from fewlabel.data.scan import read_cell
-from fewlabel.data.source import load
 from fewlabel.data.store import mean_and_std, open_store
 from fewlabel.data.views import TwoViews
 from fewlabel.errors import UserError

@@ -17,7 +17,7 @@ from fewlabel.backbones.encoder import load_encoder, save_encoder
 from fewlabel.backbones.featurizer import Featurizer
 from fewlabel.backbones.registry import create
 from fewlabel.data.config import SourceConfig
-from fewlabel.data.source import load
+from fewlabel.data.loading import load
 from fewlabel.retrieval import Index
 from fewlabel.supervised.classifier import Classifier, save_classifier
 

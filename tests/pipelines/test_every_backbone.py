@@ -7,7 +7,7 @@ import pytest
 from fewlabel import load_encoder
 from fewlabel.__main__ import main
 from fewlabel.backbones.catalogue import entries
-from fewlabel.data import source, store
+from fewlabel.data import loading, store
 
 GIANT = 12_000_000
 """Parameters from which on a network is scaled down: writing it three times would take minutes and gigabytes."""
@@ -23,13 +23,13 @@ def read_once():
             opened[split, side] = decode(found, split, side, config)
         return opened[split, side]
 
-    return functools.cache(source.load), open_split
+    return functools.cache(loading.load), open_split
 
 
 @pytest.fixture
 def quick(monkeypatch, read_once):
     load, open_split = read_once
-    monkeypatch.setattr("fewlabel.data.source.load", load)
+    monkeypatch.setattr("fewlabel.data.loading.load", load)
     monkeypatch.setattr("fewlabel.data.store.open_split", open_split)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 import fewlabel
 from fewlabel.__main__ import main
-from fewlabel.data.source import load
+from fewlabel.data.loading import load
 
 
 @pytest.fixture(scope="module")

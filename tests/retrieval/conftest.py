@@ -12,7 +12,7 @@ from PIL import Image
 from fewlabel.backbones.encoder import load_encoder, save_encoder
 from fewlabel.backbones.registry import create
 from fewlabel.data.config import SourceConfig
-from fewlabel.data.source import load
+from fewlabel.data.loading import load
 from fewlabel.retrieval import Index
 
 

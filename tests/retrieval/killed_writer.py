@@ -13,7 +13,7 @@ from typing import Any
 
 from fewlabel.backbones.encoder import load_encoder
 from fewlabel.data.config import SourceConfig
-from fewlabel.data.source import load
+from fewlabel.data.loading import load
 from fewlabel.retrieval.index import Index
 
 # Every call that opens, renames, cuts or deletes a file announces itself by one of these, before it happens.

@@ -15,7 +15,7 @@ from PIL import Image
 import fewlabel.retrieval
 from fewlabel.backbones.encoder import as_encoder, load_encoder, untrained
 from fewlabel.data.config import SourceConfig
-from fewlabel.data.source import load
+from fewlabel.data.loading import load
 from fewlabel.errors import UserError
 from fewlabel.retrieval import Filter, Index, IndexConfig
 

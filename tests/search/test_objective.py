@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from fewlabel.__main__ import main
 from fewlabel.backbones.encoder import load_encoder
 from fewlabel.data.config import SourceConfig, ViewsConfig
-from fewlabel.data.source import load
+from fewlabel.data.loading import load
 from fewlabel.errors import Diverged, UserError
 from fewlabel.search import images as images_module
 from fewlabel.search.candidate import Candidate

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fewlabel.data.config import SourceConfig
-from fewlabel.data.source import load
+from fewlabel.data.loading import load
 from fewlabel.data.store import open_store
 from fewlabel.errors import UserError
 from fewlabel.search import images

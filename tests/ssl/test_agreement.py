@@ -8,7 +8,7 @@ from fewlabel.backbones.backbone import Backbone
 from fewlabel.backbones.featurizer import Featurizer
 from fewlabel.backbones.scale import Scale
 from fewlabel.data.config import SourceConfig
-from fewlabel.data.source import load
+from fewlabel.data.loading import load
 from fewlabel.data.store import open_store
 from fewlabel.data.views import TwoViews
 from fewlabel.errors import Diverged

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fewlabel.backbones.backbone import Backbone
 from fewlabel.errors import UserError
 from fewlabel.ssl.config import SimCLRConfig
 from fewlabel.ssl.nt_xent import nt_xent
@@ -24,6 +25,7 @@ class Batch(NamedTuple):
 
 class SmallBackbone(nn.Module):
     num_features = 12
+    arrange = Backbone.arrange
 
     def __init__(self, convolutional: bool = True) -> None:
         super().__init__()

@@ -17,8 +17,8 @@ from fewlabel.backbones.backbone import Backbone
 from fewlabel.backbones.encoder import as_encoder
 from fewlabel.backbones.scale import Scale
 from fewlabel.data.config import SourceConfig
+from fewlabel.data.loading import load
 from fewlabel.data.presets import ViewPreset
-from fewlabel.data.source import load
 from fewlabel.data.store import ImageBatch, open_store
 from fewlabel.errors import UserError
 from fewlabel.supervised.classifier import Classifier

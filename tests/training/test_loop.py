@@ -10,7 +10,7 @@ from torch import nn
 
 from fewlabel.data.config import SourceConfig
 from fewlabel.data.loader import Loader
-from fewlabel.data.source import load
+from fewlabel.data.loading import load
 from fewlabel.data.store import open_store
 from fewlabel.errors import UserError
 from fewlabel.training.checkpoint import latest_checkpoint, read_checkpoint

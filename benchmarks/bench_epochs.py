@@ -6,10 +6,11 @@ both on the same test images, which nothing is chosen on.
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.commands import fewlabel
+from benchmarks.commands import fewlabel, finished
 from benchmarks.rows import Row, at_least
 from benchmarks.search_studies import Images, write_part
 from fewlabel.errors import UserError
@@ -41,20 +42,13 @@ def run(data: Path, images: int, runs: Path) -> list[Row]:
     runs.mkdir(parents=True, exist_ok=True)
     part = write_part(data, runs, Images(images, HELD_OUT))
     ours, peer = runs / "ours", runs / "lightly"
-    if not (ours / "result.json").exists():
-        options = (*NETWORK, "--epochs", str(EPOCHS), "--seed", str(SEED), "--test-share", "0")
-        begun = (ours / "config.json").exists()
-        fewlabel(
-            "pretrain", *(("--resume", str(ours)) if begun else ("--data", str(part), *options, "--out", str(ours)))
-        )
+    options = (*NETWORK, "--epochs", str(EPOCHS), "--seed", str(SEED), "--test-share", "0")
+    trained = finished("pretrain", ours, "--data", str(part), *options)
     if not (peer / "seconds.json").exists():
         arguments = (str(part), str(peer / "encoder"), str(EPOCHS), str(SEED))
         peer.mkdir(exist_ok=True)
         subprocess.run([sys.executable, "-m", "benchmarks.epochs_lightly", *arguments], check=True)
-    judged = {
-        side: fewlabel("probe", "--encoder", str(encoder), "--data", str(data), "--labels", "1", "--draws", "1")
-        for side, encoder in (("ours", ours / "encoder"), ("peer", peer / "encoder"))
-    }
+    judged = {side: _judged(directory / "encoder", data) for side, directory in (("ours", ours), ("peer", peer))}
     what = f"{EPOCHS} epochs on {images:,} images of {data.name}, ResNet-18 with ImageNet's stem at 32 px, seed {SEED}"
     rows = []
     for method, title in (("probe", "linear probe"), ("knn", "kNN")):
@@ -69,7 +63,7 @@ def run(data: Path, images: int, runs: Path) -> list[Row]:
                 note=f"95 % intervals {_interval(found)} and {_interval(other)}; all labels of the training images",
             )
         )
-    seconds = read_json(ours / "result.json")["seconds"], read_json(peer / "seconds.json")["seconds"]
+    seconds = trained["seconds"], read_json(peer / "seconds.json")["seconds"]
     rows.append(
         at_least(
             1.0,
@@ -81,6 +75,12 @@ def run(data: Path, images: int, runs: Path) -> list[Row]:
         )
     )
     return rows
+
+
+def _judged(encoder: Path, data: Path) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as scratch:
+        given = ("--encoder", str(encoder), "--data", str(data), "--labels", "1", "--draws", "1")
+        return fewlabel("probe", *given, "--out", f"{scratch}/probe")
 
 
 def _accuracy(result: dict[str, Any], method: str) -> dict[str, float]:

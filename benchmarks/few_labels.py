@@ -8,7 +8,6 @@ looked at by these runs alone.
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.commands import finished
 from benchmarks.report import about
 from fewlabel.files import atomic_write_text, read_json, write_json
 
@@ -83,8 +83,8 @@ def measure(name: str, data: Path, out: Path) -> None:
     recipe = RECIPES[name]
     origin = about(f"python -m benchmarks.few_labels {name} --data PATH", os.getloadavg()[0])
     given = ("--data", str(data))
-    pretrained = _result("pretrain", out / "pretrain", *recipe.pretrain, *given)
-    curve = _result("label-curve", out / "curve", *recipe.label_curve, "--encoder", str(out / "pretrain"), *given)
+    pretrained = finished("pretrain", out / "pretrain", *recipe.pretrain, *given)
+    curve = finished("label-curve", out / "curve", *recipe.label_curve, "--encoder", str(out / "pretrain"), *given)
     write_json(
         RESULTS / f"few-labels-{name}.json",
         {
@@ -100,16 +100,6 @@ def measure(name: str, data: Path, out: Path) -> None:
             "leaks": len(curve["leaks"]),
         },
     )
-
-
-def _result(command: str, out: Path, *arguments: str) -> dict[str, Any]:
-    """The result of a command in `out`: as it stands there, or after going on or beginning."""
-    if not (out / "result.json").exists():
-        begun = (out / "config.json").exists()
-        given = ("--resume", str(out)) if begun else (*arguments, "--out", str(out))
-        subprocess.run([sys.executable, "-m", "fewlabel", command, *given], check=True)
-    result: dict[str, Any] = read_json(out / "result.json")
-    return result
 
 
 def page(found: Mapping[str, Mapping[str, Any]]) -> str:

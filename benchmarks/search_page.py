@@ -123,8 +123,9 @@ def _pruning(found: Mapping[str, Any]) -> list[str]:
             "",
             f"Seed {one['seed']}: accuracy {one['target']:.3f} with {100 * share:.0f} % of the compute. As the order "
             f"of few trials is much chance: replayed on the same curves in {replay['orders']:,} random orders, "
-            f"halving takes {100 * replay['share']:.0f} % of the whole study's compute (median) and keeps the best "
-            f"trial in {100 * replay['best_found']:.0f} % of them.",
+            f"halving takes {100 * replay['to_target']:.0f} % of the compute to the same best value, "
+            f"{100 * replay['share']:.0f} % of that of the whole study (median), and keeps the best trial in "
+            f"{100 * replay['best_found']:.0f} % of them.",
         ]
     return lines
 

@@ -41,11 +41,17 @@ def test_what_was_spent_counts_all_that_was_trained_up_to_the_target() -> None:
 def test_replaying_equal_curves_stops_nothing_and_losers_stop_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_saving, "ORDERS", 20)
     equal = [trial(number, {1: 0.5, 3: 0.5, 9: 0.5}) for number in range(4)]
-    assert search_saving.replayed(equal, 0) == {"orders": 20, "share": 1.0, "best_found": 1.0}
+    assert search_saving.replayed(equal, 0) == {
+        "orders": 20,
+        "share": 1.0,
+        "to_target": 1.0,
+        "best_found": 1.0,
+    }
     ranked = [trial(number, dict.fromkeys((1, 3, 9), number / 10)) for number in range(6)]
     found = search_saving.replayed(ranked, 0)
     assert found["best_found"] == 1.0
     assert 1 / 6 < found["share"] < 0.8
+    assert found["share"] < found["to_target"] < 1
 
 
 def test_the_page_has_every_figure_and_the_papers_coefficients() -> None:
@@ -74,7 +80,7 @@ def test_the_page_has_every_figure_and_the_papers_coefficients() -> None:
             {
                 "seed": 3,
                 "target": 0.41,
-                "replayed": {"orders": 1000, "share": 0.4, "best_found": 0.97},
+                "replayed": {"orders": 1000, "share": 0.4, "to_target": 0.45, "best_found": 0.97},
                 **{
                     name: {
                         "best": 0.42,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fewlabel.console import as_typed, say, say_rows
 from fewlabel.search.candidate import Slot
 from fewlabel.search.claims import Rules
+from fewlabel.search.compound import ALONE
 from fewlabel.search.mirror import log_study
 from fewlabel.search.ranking import proxy_agreement
 from fewlabel.search.report import write_report
@@ -40,6 +41,7 @@ def announce(
     search, source, objective = config.search, setup.source, setup.objective
     sizes = ", ".join(f"{len(source[split]):,} {split}" for split in source)
     base = rules.base
+    left_out = [name for name in ALONE if search.mode == "compound" and all(slot.key != name for slot in slots)]
     tried = (
         f"{len(slots)} around the base, then the best coefficients scaled by phi"
         if search.mode == "compound"
@@ -56,6 +58,11 @@ def announce(
             "objective": aims + "".join(f", against {name}" for name in setup.against),
             "budget": budget or "none",
             "trials": tried,
+            **(
+                {"left out": f"{' and '.join(left_out)} alone: its family has no such network within the budget"}
+                if left_out
+                else {}
+            ),
             "a trial": _length(objective.plan(full=False), objective.training(full=False).batch_size or 0)
             + f" at {objective.model(full=False).image_size} px before scaling; early stopping: {search.pruner}",
             "full length": _length(objective.plan(full=True), objective.training(full=True).batch_size or 0)

@@ -17,6 +17,7 @@ from fewlabel.pipelines.configuration import as_dict
 from fewlabel.pipelines.sources import base_image_size
 from fewlabel.search.candidate import Candidate
 from fewlabel.search.claims import Rules, Stage
+from fewlabel.search.compound import growth
 from fewlabel.search.cost import Budget, Cost, Model, count
 from fewlabel.search.objective import Objective
 from fewlabel.search.pruning import Pruning, make_pruner
@@ -132,7 +133,7 @@ class Setup:
         """What the base costs, and what candidates may.
 
         Raises:
-            UserError: the budget is no number, or less than the smallest candidate takes.
+            UserError: the budget is no number, less than the smallest candidate takes, or too little to compare more.
         """
         search, base = self.config.search, self.cost(Candidate())
         flops, parameters, latency = search.budget_flops, search.budget_params, search.budget_latency
@@ -141,6 +142,7 @@ class Setup:
         budget = Budget.parse(base, flops=flops, parameters=parameters, latency=latency)
         if search.mode == "compound":
             budget.check_smallest(base)
+            growth(base, budget)
         else:
             budget.check_smallest(smallest(self.model, self.space, latency_on=self._latency_on))
         return base, budget

@@ -9,7 +9,7 @@ from fewlabel.errors import UserError
 from fewlabel.search.candidate import Candidate, Slot
 from fewlabel.search.cost import Budget, Cost, Model, count
 
-__all__ = ["ALONE", "BASE", "grid", "scaled"]
+__all__ = ["ALONE", "BASE", "grid", "growth", "scaled"]
 
 BASE = "base"
 ALONE = ("depth", "width", "resolution")
@@ -36,6 +36,22 @@ LARGEST_PHI = 10
 class _Point:
     candidate: Candidate
     cost: Cost
+
+
+def growth(base: Cost, budget: Budget, *, times: float = 2.0) -> float:
+    """How many times the base's operations stage 1 takes: `times`, or less where the budget allows less.
+
+    Raises:
+        UserError: the budget is below the base's cost or leaves no room above it.
+    """
+    replace(budget, latency=None).check_smallest(base)
+    times = min(times, budget.flops / base.flops if budget.flops else times)
+    if times < LEAST_TIMES:
+        raise UserError(
+            f"--budget-flops allows {times:.2f} times the base's operations: compound mode compares larger models "
+            f"than the base, so give at least {LEAST_TIMES:g}x, or start from a smaller backbone."
+        )
+    return times
 
 
 def grid(
@@ -65,13 +81,7 @@ def grid(
         UserError: the budget is below the base's cost or leaves no room above it, or the family can't be scaled.
     """
     limits = replace(budget or Budget(), latency=None)
-    limits.check_smallest(base)
-    times = min(times, limits.flops / base.flops if limits.flops else times)
-    if times < LEAST_TIMES:
-        raise UserError(
-            f"--budget-flops allows {times:.2f} times the base's operations: compound mode compares larger models "
-            f"than the base, so give at least {LEAST_TIMES:g}x, or start from a smaller backbone."
-        )
+    times = growth(base, limits, times=times)
     found = {BASE: _Point(Candidate(), base)}
 
     def add(key: str | None, shares: tuple[float, float, float]) -> bool:

@@ -56,6 +56,7 @@ def test_at_the_start_it_says_what_it_derived(stopped):
         "timm/test_resnet at 32 px: 372,400 parameters",
         "accuracy of a linear probe after SimCLR pretraining, on validation images",
         "4x the base's flops",
+        "depth and width alone: its family has no such network",
         "2 steps of 16 images",
         "20 steps of 16 images",
         "1 x 1 processes on cpu",
@@ -96,6 +97,7 @@ def test_resumed_it_goes_on_to_a_winner_that_pretrain_takes(stopped, capfd):
     ("arguments", "said"),
     [
         (("--budget-flops", "0.5x"), r"--budget-flops is 4\.0.*M, less than the smallest candidate takes: 8\.04.*M"),
+        (("--budget-flops", "1.1x"), r"allows 1\.10 times .* give at least 1\.25x"),
         (("--mode", "free", "--budget-params", 100), "--budget-params is 100, less than the smallest"),
         (("--scale-depth", 2), "what a search finds"),
         (("--mode", "free", "--objective", "supervised", "--tune", "temperature"), "supervised has none"),

@@ -38,13 +38,14 @@ def scaling_curves(rows: Sequence[TrialRow], name: str, chosen: Candidate | None
     finished = [row for row in rows if row.finished and row.ratio]
     base = [row for row in finished if row.slot == "base"]
     # What is scaled by phi comes first: where it is one dimension alone, that line lies on it.
-    lines = {_COMPOUND: [row for row in finished if row.phi is not None or row.candidate == chosen]}
+    scaled = [row for row in finished if row.phi is not None or row.candidate == chosen]
+    lines = {_COMPOUND: scaled if any(row.slot not in DIMENSIONS for row in scaled) else []}
     lines |= {dimension: [row for row in finished if row.slot == dimension] for dimension in DIMENSIONS}
     drawn = {row.number for line in lines.values() for row in line} | {row.number for row in base}
     rest = [row for row in finished if row.number not in drawn]
     figure = go.Figure()
     if rest:
-        kind = "grid" if any(row.slot.startswith("grid/") for row in rest) else "trial"
+        kind = "mixture" if any(row.slot.startswith("grid/") for row in rest) else "trial"
         figure.add_trace(_points(go, rest, kind, _PALE, mode="markers"))
     for label, line in lines.items():
         if line:

@@ -111,7 +111,7 @@ def test_the_scaling_curves_lead_from_the_base_through_what_was_trained(storage)
     assert numbers(drawn["resolution alone"]["error_y"]["array"]) == pytest.approx([0.01, 0.01])
     # The chosen of the grid is phi = 1; phi = 3 was over the budget and has no value.
     assert numbers(drawn["scaled by phi"]["y"]) == pytest.approx([0.6, 0.7, 0.74])
-    assert sorted(numbers(drawn["grid"]["y"])) == [0.65, 0.67]
+    assert sorted(numbers(drawn["mixture"]["y"])) == [0.65, 0.67]
 
 
 def test_the_law_of_the_paper_is_drawn_through_the_counted_costs(storage):

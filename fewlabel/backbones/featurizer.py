@@ -15,7 +15,7 @@ class Featurizer(nn.Module):
     """Images -> features: `backbone` behind resizing and normalisation.
 
     Args:
-        backbone: (B, C, H, W) -> (B, num_features); shared, not copied.
+        backbone: (B, C, H, W) -> (B, num_features); shared, not copied, and arranged (see `Backbone.arrange`).
         mean: of each channel on the [0, 1] scale, over the training images.
         std: likewise.
     """
@@ -25,6 +25,7 @@ class Featurizer(nn.Module):
 
     def __init__(self, backbone: Backbone, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        backbone.arrange()
         self.backbone = backbone
         self.num_features = backbone.num_features
         self.image_size = backbone.image_size

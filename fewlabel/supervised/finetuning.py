@@ -258,7 +258,6 @@ def fine_tune(
         head = _probe(start, train_store, labelled, len(classes), views, config, accelerator, seed)
     rates = _rates(start, config.layer_decay or 1.0)
     featurizer = Featurizer(copy.deepcopy(start.backbone), start.mean, start.std)
-    featurizer.backbone.arrange()
     classifier = Classifier(featurizer, head, classes, multi_label=multi_label, bits=train_store.bits)
     if world > 1:
         synchronize_batch_norm(classifier, accelerator.device)

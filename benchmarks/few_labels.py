@@ -37,7 +37,7 @@ RECIPES = {
         "PneumoniaMNIST, ResNet-18 at 28 px with ImageNet's stem",
         pretrain=(
             *("--backbone", "resnet18", "--image-size", "28", "--backbone-option", "small_stem=false"),
-            *("--epochs", "30", "--temperature", "0.15"),
+            *("--epochs", "60", "--temperature", "0.15"),
         ),
         label_curve=("--draws", "5", "--max-steps", "150", "--methods", "probe", "untrained", "finetune", "scratch"),
     ),

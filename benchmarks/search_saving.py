@@ -40,7 +40,8 @@ def replayed(trials: "Sequence[FrozenTrial]", seed: int) -> dict[str, float]:
     Returns:
         orders: how many. share: of the whole study's operations, the median. to_target: operations up to the first
         trial that ends with the lower of the two best values, the sum over all orders with halving over that without.
-        best_found: share of the orders that keep the best.
+        best_found: share of the orders that keep the best. shortfall: how much lower than the best the best that is
+        kept is, the mean.
     """
     from fewlabel.search.pruning import Arm, MultiObjectiveHalving, first_rung
 
@@ -51,6 +52,7 @@ def replayed(trials: "Sequence[FrozenTrial]", seed: int) -> dict[str, float]:
     best = best_of(curves)
     shares, found = [], 0
     to_target = np.zeros(2)
+    shortfall = 0.0
     for _ in range(ORDERS):
         spending: list[tuple[float, float]] = []
         arms: list[Arm] = []
@@ -75,11 +77,13 @@ def replayed(trials: "Sequence[FrozenTrial]", seed: int) -> dict[str, float]:
         target = max(ends)
         to_target += part[_first(ends, target)], whole[_first(full_ends, target)]
         found += target == best
+        shortfall += (best - target) / ORDERS
     return {
         "orders": ORDERS,
         "share": median(shares),
         "to_target": float(to_target[0] / to_target[1]),
         "best_found": found / ORDERS,
+        "shortfall": shortfall,
     }
 
 

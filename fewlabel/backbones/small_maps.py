@@ -26,17 +26,18 @@ class SmallMapConv2d(nn.Conv2d):
         taps = self._taps(input) if input.dim() == 4 and input.device.type == "cpu" else None
         if taps is None:
             return super().forward(input)
-        height, width, pixels = taps.shape
+        height, width, positions = taps
+        pixels = input.shape[2] * input.shape[3]
         # Both without a copy in channels-last memory; rows of the matrix are output pixels of all channels.
         maps = input.permute(0, 2, 3, 1).reshape(len(input), pixels * self.in_channels)
         kernels = self.weight.permute(0, 2, 3, 1).reshape(self.out_channels, -1, self.in_channels)
-        joining = kernels.index_select(1, taps.flatten())
+        joining = kernels.index_select(1, torch.tensor(positions, device=input.device))
         matrix = joining.view(self.out_channels, height * width, -1).transpose(0, 1).reshape(-1, maps.shape[1])
         bias = None if self.bias is None else self.bias.repeat(height * width)
         out = linear(maps, matrix, bias)
         return out.view(len(input), height, width, self.out_channels).permute(0, 3, 1, 2)
 
-    def _taps(self, input: Tensor) -> Tensor | None:
+    def _taps(self, input: Tensor) -> tuple[int, int, tuple[int, ...]] | None:
         if self.groups != 1 or self.padding_mode != "zeros" or isinstance(self.padding, str):
             return None
         sides = cast("tuple[int, int]", tuple(input.shape[2:]))
@@ -51,26 +52,29 @@ def _joining_taps(
     stride: tuple[int, int],
     padding: tuple[int, int],
     dilation: tuple[int, int],
-) -> Tensor | None:
-    """Which position of the kernel joins each output pixel with each input pixel, (H', W', H * W); None if some don't.
+) -> tuple[int, int, tuple[int, ...]] | None:
+    """Which position of the kernel joins each output pixel with each input pixel; None if it doesn't join some.
 
-    Positions are counted along the rows of the kernel.
+    Plain numbers, as a tensor that was made in inference mode could not be trained with.
+
+    Returns:
+        H' and W', and H' * W' * H * W positions, counted along the rows of the kernel.
     """
-    positions: list[Tensor] = []
+    axes: list[list[list[int]]] = []
     for axis in (0, 1):
         outputs = (sides[axis] + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1
         if outputs < 1 or sides[axis] > kernel[axis]:
             return None
-        starts = torch.arange(outputs)[:, None] * stride[axis] - padding[axis]
-        offsets = torch.arange(sides[axis]) - starts
-        if (offsets % dilation[axis]).any():
-            return None
-        joining = offsets // dilation[axis]
-        if joining.min() < 0 or joining.max() >= kernel[axis]:
-            return None
-        positions.append(joining)
-    rows, columns = positions
-    return (rows[:, None, :, None] * kernel[1] + columns[None, :, None, :]).flatten(2)
+        joining: list[list[int]] = []
+        for start in range(-padding[axis], outputs * stride[axis] - padding[axis], stride[axis]):
+            steps = [divmod(pixel - start, dilation[axis]) for pixel in range(sides[axis])]
+            if any(rest or not 0 <= position < kernel[axis] for position, rest in steps):
+                return None
+            joining.append([position for position, _ in steps])
+        axes.append(joining)
+    rows, columns = axes
+    positions = (y * kernel[1] + x for down in rows for across in columns for y in down for x in across)
+    return len(rows), len(columns), tuple(positions)
 
 
 def multiply_small_maps(network: nn.Module) -> None:

@@ -72,6 +72,18 @@ def test_only_maps_whose_pixels_the_kernel_joins_are_multiplied(side, kernel, st
     assert counted == ({"aten.addmm"} if multiplied else {"aten.convolution"})
 
 
+def test_it_trains_after_it_was_used_in_inference_mode() -> None:
+    # Of a shape that no other test takes, which nothing has been kept for.
+    layer = nn.Conv2d(1, 2, (3, 5), padding=(1, 2))
+    multiply_small_maps(layer)
+    images = torch.randn(2, 1, 2, 3)
+    with torch.inference_mode():
+        layer(images)
+    layer(images).sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.any()
+
+
 def test_subclasses_of_a_convolution_stay_what_they_are() -> None:
     class Doubled(nn.Conv2d):
         def forward(self, input: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ def _both(convolution: nn.Conv2d, images: Tensor) -> list[list[Tensor]]:
 @example((2, 2), (3, 3), (1, 1), (1, 1), (1, 1), (2, 3, 1), True, True, 0)
 @example((2, 1), (3, 3), (2, 2), (1, 1), (1, 1), (2, 3, 1), False, False, 0)
 @example((2, 3), (5, 5), (1, 2), (3, 2), (1, 1), (2, 3, 1), True, True, 0)
+@example((2, 2), (3, 5), (1, 1), (1, 2), (1, 1), (2, 3, 1), False, True, 0)
 def test_values_and_gradients_are_those_of_a_convolution(
     sides, kernel, stride, padding, dilation, channels, bias, channels_last, seed
 ) -> None:

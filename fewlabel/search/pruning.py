@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from fewlabel.errors import UserError
@@ -17,16 +18,15 @@ ETA = 3
 """Of the trials at a rung one in so many goes on, and the next rung is so many times as far: one of the two values that
 Hyperband's authors suggest (Li et al. 2018, arXiv:1603.06560)."""
 
-DECISIONS = 2
-"""Rungs where trials stop: a ninth and a third of the way, as successive halving places them, from the end backwards
-(Jamieson and Talwalkar 2016, arXiv:1502.07943). Later there is little left to save: on CIFAR-10 a rung at two thirds
-lost the best of 14 trials in two of three orders, for the leading ones differed by no more than chance. Earlier the
-learning rate still warms up, for a tenth of the training."""
+FIRST_RUNG = Fraction(2, 9)
+"""Of the way; the next is at two thirds. Successive halving counts its rungs backwards from the end, which would put
+them at a third and a ninth (Jamieson and Talwalkar 2016, arXiv:1502.07943). But at a ninth the learning rate has only
+just warmed up: on CIFAR-10 the order there told nothing of how the better half of trials would end."""
 
 
 def first_rung(first_step: int, last_step: int) -> int:
     """The step of the first rung, in a training with its first intermediate value at `first_step`."""
-    return max(first_step, math.ceil(last_step / math.pow(ETA, DECISIONS)))
+    return max(first_step, math.ceil(last_step * FIRST_RUNG))
 
 
 @dataclass(frozen=True)

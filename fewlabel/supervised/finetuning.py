@@ -224,7 +224,8 @@ def fine_tune(
         log: the record; checkpoints go to its directory.
         seed: of order, views and folds.
         checkpoint: where to go on from, of a run with the same arguments.
-        measure: figures, to be logged at each evaluation, of what would be the result were it the last.
+        measure: figures of the average, to be logged at each evaluation. It is shown as it is, not as it was best: early
+            its loss may rise while it learns to tell more images apart.
         quiet: print no evaluations.
 
     Returns:
@@ -288,7 +289,7 @@ def fine_tune(
 
     def evaluate(step: int) -> dict[str, float]:
         figures = judge(step)
-        return figures if measure is None else figures | measure(task.result())
+        return figures if measure is None else figures | measure(task.average)
 
     task.to(accelerator.device)
     if checkpoint is None:

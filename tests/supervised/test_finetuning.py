@@ -191,6 +191,15 @@ def test_patience_ends_training_and_the_best_weights_are_kept(tmp_path, stores):
     assert same(spoilt, start)
 
 
+def test_figures_on_the_way_are_of_the_average_as_it_is_and_not_of_the_best(tmp_path, stores):
+    """A rate that spoils the weights: they move on, while the best are still those of the start."""
+    log = Log(tmp_path)
+    config = {"max_steps": 6, "lr": 5.0, "warmup_epochs": 0, "ema_decay": 0.0, "clip_grad_norm": 0.0}
+    best = tuned(stores, log, config=config, measure=lambda average: {"weight": float(average.head.weight[0, 0])})
+    start = float(best.head.weight[0, 0])
+    assert all(abs(log.lines[step]["weight"] - start) > 1 for step in (3, 6))
+
+
 def test_patience_is_with_training_and_not_with_how_good_the_start_is():
     task = task_of(torch.arange(10))
     stale = []

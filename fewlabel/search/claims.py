@@ -219,7 +219,7 @@ def _take(
         )
     # By the slot and not by the trial: a study that was broken off has more trials than one that was not.
     draw = place_in_stage * (MOST_REJECTED + 1) + ledger.rejections(slot)
-    study.sampler = make_sampler(rules.seed, draw)
+    study.sampler = make_sampler(rules.seed, draw, rules.pruning.rungs)
     study.pruner = rules.pruner()
     with _quiet():
         trial = study.ask()

@@ -1,5 +1,6 @@
 """Trials that look bad stop early."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -127,6 +128,15 @@ class Pruning:
     """Of the first intermediate value."""
     last_step: int
     """No trial is stopped here: its training is paid for."""
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The steps where trials of one objective are stopped, in order; none where nothing is or there are several."""
+        if self.against or self.name == "none":
+            return ()
+        first = first_rung(self.first_step, self.last_step)
+        steps = (first * ETA**rung for rung in range(self.last_step))
+        return tuple(itertools.takewhile(lambda step: step < self.last_step, steps))
 
     def stops(self, trial: "optuna.Trial", step: int, value: float, *, protected: bool) -> bool:
         """Record `value` at `step` of `trial`, and say whether the trial ends here.

@@ -1,8 +1,10 @@
 """How free mode chooses candidates: the space, and a sampler that repeats itself."""
 
-from collections.abc import Mapping
+import copy
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fewlabel.errors import UserError
 from fewlabel.search.candidate import Candidate
@@ -12,8 +14,9 @@ from fewlabel.search.cost import Cost, Model, count
 if TYPE_CHECKING:
     import optuna
     import torch
+    from optuna.trial import FrozenTrial
 
-__all__ = ["Range", "make_sampler", "smallest", "space_of", "suggest"]
+__all__ = ["Range", "compared_at_one_rung", "make_sampler", "smallest", "space_of", "suggest"]
 
 TUNED = {"lr": (0.1, 10.0), "temperature": (0.5, 5.0), "weight_decay": (0.01, 10.0), "view_strength": (0.25, 2.0)}
 """The least and the greatest of each setting, as multiples of what training would take by itself."""
@@ -73,25 +76,100 @@ def suggest(trial: "optuna.Trial", space: Space) -> Candidate:
     return Candidate(**chosen)
 
 
-def make_sampler(seed: int, number: int) -> "optuna.samplers.BaseSampler":
-    """The sampler of one trial, which depends on nothing but the study's finished trials and the arguments.
+def make_sampler(seed: int, number: int, rungs: Sequence[int] = ()) -> "optuna.samplers.BaseSampler":
+    """The sampler of one trial, which depends on nothing but the study's trials and the arguments.
 
     A sampler that lived on would draw other numbers after a resume than without the interruption.
 
     Args:
         seed: of the study.
         number: of the trial in its study.
+        rungs: the steps where trials of one objective stop early, in order.
 
     Returns:
         A tree-structured Parzen estimator (Bergstra et al. 2011) over all dimensions together, for one objective or
         several (Ozaki et al. 2022, JAIR 73); it keeps away from what other workers try at the
-        moment and prefers candidates whose constraints (`trial.set_constraint`) hold.
+        moment and prefers candidates whose constraints (`trial.set_constraint`) hold. Where trials stop early it goes
+        by `compared_at_one_rung`.
     """
     import numpy as np
-    from optuna.samplers import TPESampler
+    import optuna
+    from optuna.samplers import BaseSampler, TPESampler
 
     state = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
-    return TPESampler(seed=state, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS)
+    estimator = TPESampler(seed=state, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS)
+    if not rungs:
+        return estimator
+
+    class AtOneRung(BaseSampler):
+        """The estimator on the study as `compared_at_one_rung` shows it."""
+
+        def infer_relative_search_space(self, study: "optuna.Study", trial: "FrozenTrial") -> dict[str, Any]:
+            return estimator.infer_relative_search_space(study, trial)
+
+        def sample_relative(
+            self, study: "optuna.Study", trial: "FrozenTrial", search_space: dict[str, Any]
+        ) -> dict[str, Any]:
+            if not search_space:
+                return {}
+            shown = optuna.create_study(direction=study.direction, sampler=estimator)
+            others = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
+            shown.add_trials(compared_at_one_rung(others, rungs))
+            return shown.ask(search_space).params
+
+        def sample_independent(
+            self, study: "optuna.Study", trial: "FrozenTrial", param_name: str, param_distribution: Any
+        ) -> Any:
+            return estimator.sample_independent(study, trial, param_name, param_distribution)
+
+    return AtOneRung()
+
+
+def compared_at_one_rung(trials: Sequence["FrozenTrial"], rungs: Sequence[int]) -> "list[FrozenTrial]":
+    """What a sampler is to know of `trials`, of which most stopped early: finished trials with values of one rung.
+
+    The first trials have nobody to lose against and are trained to their end, however bad. A sampler that takes every
+    trial with a final value for better than any that was stopped would go on to try what is like them. So, as in BOHB
+    (Falkner et al. 2018, arXiv:1807.01774, section 4.1), the values are those at the furthest rung that enough trials
+    have reached, the end being the last: two more than there are dimensions, and three times as many as the estimator
+    takes for good ones, a tenth of all. Trials that came less far stay stopped, which ranks them below, by how far
+    they came.
+
+    Args:
+        trials: of one objective, in any state.
+        rungs: steps, in order.
+
+    Returns:
+        Those that run, are finished or were stopped, in their order; copies where something is changed.
+    """
+    from optuna.trial import TrialState
+
+    known = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)]
+    ended = [trial for trial in known if trial.state != TrialState.RUNNING]
+
+    def values_at(rung: int | None) -> "dict[int, float]":
+        found = {}
+        for trial in ended:
+            if rung is None:
+                if trial.state == TrialState.COMPLETE:
+                    found[trial.number] = trial.values[0]
+            elif reached := [step for step in trial.intermediate_values if step >= rung]:
+                found[trial.number] = trial.intermediate_values[min(reached)]
+        return found
+
+    dimensions = max((len(trial.params) for trial in known), default=0)
+    enough = max(dimensions + 2, 3 * math.ceil(len(ended) / 10))
+    by_rung = [values_at(rung) for rung in (*rungs, None)]
+    values = next((found for found in reversed(by_rung) if len(found) >= enough), by_rung[0])
+
+    def shown(trial: "FrozenTrial") -> "FrozenTrial":
+        if trial.number not in values:
+            return trial
+        changed = copy.copy(trial)
+        changed.state, changed.values = TrialState.COMPLETE, [values[trial.number]]
+        return changed
+
+    return [shown(trial) for trial in known]
 
 
 def smallest(model: Model, space: Space, *, latency_on: "torch.device | None" = None) -> Cost:

@@ -224,8 +224,8 @@ def fine_tune(
         log: the record; checkpoints go to its directory.
         seed: of order, views and folds.
         checkpoint: where to go on from, of a run with the same arguments.
-        measure: figures of the average, to be logged at each evaluation. It is shown as it is, not as it was best: early
-            its loss may rise while it learns to tell more images apart.
+        measure: figures of the average, to be logged at each evaluation. It is shown as it is, not as it was best:
+            early its loss may rise while it learns to tell more images apart.
         quiet: print no evaluations.
 
     Returns:

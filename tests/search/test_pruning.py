@@ -146,6 +146,14 @@ def begun(study: optuna.Study, flops: int = 100, latency: float | None = None) -
     return trial
 
 
+def test_rungs_are_where_trials_stop() -> None:
+    assert Pruning("auto", (), 24, 216).rungs == (48, 144)
+    assert Pruning("hyperband", (), 1, 8).rungs == (2, 6)
+    assert Pruning("auto", (), 50, 100).rungs == (50,)
+    assert Pruning("auto", (), 7, 7).rungs == ()
+    assert Pruning("none", (), 1, 9).rungs == Pruning("halving", ("flops",), 1, 9).rungs == ()
+
+
 @pytest.mark.parametrize("against", [(), ("flops",), ("flops", "latency")])
 def test_a_bad_trial_stops_unless_it_is_protected_or_at_its_end(against: tuple[str, ...]) -> None:
     pruning = Pruning("halving", against, first_step=1, last_step=4)

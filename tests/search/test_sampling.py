@@ -5,7 +5,7 @@ from fewlabel.errors import UserError
 from fewlabel.search.candidate import Candidate
 from fewlabel.search.config import SearchConfig
 from fewlabel.search.cost import Model, count
-from fewlabel.search.sampling import Range, make_sampler, smallest, space_of, suggest
+from fewlabel.search.sampling import Range, compared_at_one_rung, make_sampler, smallest, space_of, suggest
 
 SPACE = space_of(SearchConfig(mode="free"), {})
 MOST = 1.5
@@ -89,3 +89,71 @@ def test_the_smallest_is_the_smallest_that_can_be_built() -> None:
     refused = space_of(SearchConfig(mode="free", width_range=(0.2, 0.3)), {})
     with pytest.raises(UserError, match="no scale from the smallest to the largest"):
         smallest(model, refused)
+
+
+def finished(number: int, values: dict[int, float], *, stopped: bool = False) -> optuna.trial.FrozenTrial:
+    made = optuna.trial.create_trial(
+        state=optuna.trial.TrialState.PRUNED if stopped else optuna.trial.TrialState.COMPLETE,
+        value=None if stopped else values[max(values)],
+        params={"x": number / 20},
+        distributions={"x": optuna.distributions.FloatDistribution(0.0, 1.0)},
+        intermediate_values=values,
+    )
+    made.number = number
+    return made
+
+
+def test_trials_are_compared_at_the_furthest_rung_that_enough_have_reached() -> None:
+    trials = [
+        finished(0, {2: 0.1, 6: 0.2, 9: 0.3}),
+        finished(1, {3: 0.4}, stopped=True),
+        finished(2, {2: 0.5, 7: 0.6}, stopped=True),
+        finished(3, {}, stopped=True),
+    ]
+
+    def shown() -> list[float | None]:
+        return [one.value for one in compared_at_one_rung(trials, (2, 6))]
+
+    # There is one dimension, so three trials are enough; where not even the first rung has them, it is that one.
+    assert shown() == [0.1, 0.4, 0.5, None]
+    trials.append(finished(4, {2: 0.1, 6: 0.2, 9: 0.9}))
+    assert shown() == [0.2, None, 0.6, None, 0.2]
+    trials.append(finished(5, {2: 0.1, 6: 0.2, 9: 0.8}))
+    assert shown() == [0.3, None, None, None, 0.9, 0.8]
+    assert [trial.value for trial in trials] == [0.3, None, None, None, 0.9, 0.8]
+    # Of more than ten trials two are good ones, and three times as many are enough.
+    trials += [finished(number, {2: 0.1}, stopped=True) for number in range(6, 11)]
+    assert shown()[:3] == [0.1, 0.4, 0.5]
+    assert compared_at_one_rung([], (2, 6)) == []
+
+
+def test_a_running_trial_stays_and_a_failed_one_goes() -> None:
+    running, failed = finished(0, {2: 0.5}, stopped=True), finished(1, {2: 0.5}, stopped=True)
+    running.state, failed.state = optuna.trial.TrialState.RUNNING, optuna.trial.TrialState.FAIL
+    assert compared_at_one_rung([running, failed], (2,)) == [running]
+
+
+def test_a_bad_trial_that_had_nobody_to_lose_against_attracts_nothing() -> None:
+    """The first, at 0.1, was trained to its end; better ones, at 0.8, were stopped by the best, at 0.9."""
+
+    def tried(rungs: tuple[int, ...], seed: int) -> float:
+        study = optuna.create_study(direction="maximize")
+        ends = {0: 0.1, 7: 0.9}
+        for number, x in enumerate((0.1, *[0.15, 0.3, 0.5, 0.6, 0.8, 0.85], 0.9, *[0.8, 0.84, 0.2, 0.4])):
+            study.add_trial(
+                optuna.trial.create_trial(
+                    state=optuna.trial.TrialState.COMPLETE if number in ends else optuna.trial.TrialState.PRUNED,
+                    value=ends.get(number),
+                    params={"x": x},
+                    distributions={"x": optuna.distributions.FloatDistribution(0.0, 1.0)},
+                    intermediate_values={2: x, 9: x} if number in ends else {2: x},
+                )
+            )
+        study.sampler = make_sampler(seed, 20, rungs)
+        return float(study.ask({"x": optuna.distributions.FloatDistribution(0.0, 1.0)}).params["x"])
+
+    def low(rungs: tuple[int, ...]) -> int:
+        return sum(tried(rungs, seed) < 0.5 for seed in range(20))
+
+    assert low((2,)) == 0
+    assert low(()) > 4

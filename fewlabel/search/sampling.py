@@ -105,7 +105,9 @@ def make_sampler(seed: int, number: int, rungs: Sequence[int] = ()) -> "optuna.s
         """The estimator on the study as `compared_at_one_rung` shows it."""
 
         def infer_relative_search_space(self, study: "optuna.Study", trial: "FrozenTrial") -> dict[str, Any]:
-            return estimator.infer_relative_search_space(study, trial)
+            # The estimator looks at one study alone, the one that it is shown.
+            joint = optuna.search_space.intersection_search_space(study.get_trials(deepcopy=False), True)
+            return {name: distribution for name, distribution in joint.items() if not distribution.single()}
 
         def sample_relative(
             self, study: "optuna.Study", trial: "FrozenTrial", search_space: dict[str, Any]

@@ -137,7 +137,10 @@ def test_a_bad_trial_that_had_nobody_to_lose_against_attracts_nothing() -> None:
     """The first, at 0.1, was trained to its end; better ones, at 0.8, were stopped by the best, at 0.9."""
 
     def tried(rungs: tuple[int, ...], seed: int) -> float:
-        study = optuna.create_study(direction="maximize")
+        storage = optuna.storages.InMemoryStorage()
+        # The second of its storage, as no study that a sampler makes for itself is.
+        optuna.create_study(storage=storage)
+        study = optuna.create_study(storage=storage, direction="maximize")
         ends = {0: 0.1, 7: 0.9}
         for number, x in enumerate((0.1, *[0.15, 0.3, 0.5, 0.6, 0.8, 0.85], 0.9, *[0.8, 0.84, 0.2, 0.4])):
             study.add_trial(

@@ -157,7 +157,8 @@ def compared_at_one_rung(trials: Sequence["FrozenTrial"], rungs: Sequence[int]) 
                     found[trial.number] = trial.values[0]
             elif reached := [step for step in trial.intermediate_values if step >= rung]:
                 found[trial.number] = trial.intermediate_values[min(reached)]
-        return found
+        # What diverged is no value to compare with.
+        return {number: value for number, value in found.items() if not math.isnan(value)}
 
     dimensions = max((len(trial.params) for trial in known), default=0)
     enough = max(dimensions + 2, 3 * math.ceil(len(ended) / 10))

@@ -1,3 +1,5 @@
+import math
+
 import optuna
 import pytest
 
@@ -108,7 +110,7 @@ def test_trials_are_compared_at_the_furthest_rung_that_enough_have_reached() -> 
         finished(0, {2: 0.1, 6: 0.2, 9: 0.3}),
         finished(1, {3: 0.4}, stopped=True),
         finished(2, {2: 0.5, 7: 0.6}, stopped=True),
-        finished(3, {}, stopped=True),
+        finished(3, {2: math.nan}, stopped=True),
     ]
 
     def shown() -> list[float | None]:

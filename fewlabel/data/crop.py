@@ -40,7 +40,8 @@ def draw_crops(preset: ViewPreset, aspect: Tensor, generator: torch.Generator) -
 
     A box is drawn as torchvision's RandomResizedCrop draws it on the image's original shape, except that
     its edges need not fall on whole pixels: area uniform in [min_area, 1], log ratio uniform, the first of
-    ten draws that fits, else the largest central box of a permitted ratio.
+    ten draws that fits, else the largest central box of a permitted ratio. With a min_area of 1 it is all of the
+    image, whatever its shape.
     """
     count = len(aspect)
 
@@ -59,7 +60,7 @@ def draw_crops(preset: ViewPreset, aspect: Tensor, generator: torch.Generator) -
     any_fits = fits.any(1)
     width = torch.where(any_fits, widths.gather(1, first)[:, 0], aspect.clamp(max=RATIO[1])) / aspect
     height = torch.where(any_fits, heights.gather(1, first)[:, 0], (aspect / RATIO[0]).clamp(max=1))
-    size = torch.stack((width, height), 1)
+    size = torch.stack((width, height), 1) if preset.min_area < 1 else torch.ones(count, 2, device=aspect.device)
     place = torch.where(any_fits[:, None], uniform(2), 0.5)
     return CropParameters(
         box=torch.cat((place * (1 - size), size), 1),

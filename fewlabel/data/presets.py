@@ -1,5 +1,6 @@
 """View presets: which changes leave an image of one field the same thing, as plain figures (no torch)."""
 
+import math
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal
@@ -60,19 +61,23 @@ class ViewPreset:
     """Strength of the colour distortion under the small-image rule."""
 
     def mild(self) -> "ViewPreset":
-        """The same changes half as large, and colour dropped and images blurred half as often.
+        """The same changes half as large, colour dropped and images blurred half as often, and shifts instead of crops.
 
-        For training with labels: what must stay the same thing for a person need not be hard to recognise. Mirrors
-        and quarter turns have no degrees, so they stay.
+        For training with labels: what must stay the same thing for a person need not be hard to recognise. A crop is
+        enlarged to fill the view, and a network that learned labels from enlarged images misjudges whole ones (Touvron
+        et al. 2019, "Fixing the train-test resolution discrepancy", arXiv 1906.06423). So the whole image is moved by
+        up to what lies on either side of the smallest crop. Mirrors and quarter turns have no degrees, so they stay.
         """
+        smallest_side = math.sqrt(1 - (1 - self.min_area) / 2)
         return replace(
             self,
-            min_area=1 - (1 - self.min_area) / 2,
             **{name: getattr(self, name) / 2 for name in _DEGREES},
+            min_area=1.0,
+            shift=max(self.shift / 2, (1 - smallest_side) / 2),
         )
 
 
-_DEGREES = ("rotation", "shear", "shift", "brightness", "contrast", "saturation", "hue", "greyscale", "blur")
+_DEGREES = ("rotation", "shear", "brightness", "contrast", "saturation", "hue", "greyscale", "blur")
 
 _ALL = (
     ViewPreset(

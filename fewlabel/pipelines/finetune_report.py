@@ -57,7 +57,7 @@ def announce(
         "encoder": f"{config.encoder}: {start.config.name} at {start.image_size} px",
         "classifier": f"starts as {'the linear probe' if training.head == 'probe' else 'zero weights'}; layer decay "
         f"{training.layer_decay:g}{'; batch norms frozen' if frozen else ''}",
-        "views": f"{config.views.views}, half as strong as in pretraining",
+        "views": f"{config.views.views}, half as strong as in pretraining, not cropped",
         "steps": f"{plan.total_steps:,} of {batch} images, {plan.steps_per_epoch:,} an epoch, "
         f"{plan.warmup_steps:,} of warm-up, learning rate {training.lr:.2g}",
         "run": str(directory),

@@ -59,7 +59,7 @@ def announce(config: "Config", encoder: "Encoder", curve: "LabelCurve", device: 
             + " still to do"
             if found
             else "none",
-            "views": f"{config.views.views}, half as strong as in pretraining",
+            "views": f"{config.views.views}, half as strong as in pretraining, not cropped",
             "device": f"{curve.accelerator.num_processes} x {device}, {config.training.precision}",
             "run": str(directory),
         }

@@ -126,7 +126,9 @@ def test_one_view_follows_the_generator_and_mild_presets_change_less():
     assert torch.equal(torch.cat([one, other]), both)
     for preset in PRESETS.values():
         mild = preset.mild()
-        assert 1 - mild.min_area == pytest.approx((1 - preset.min_area) / 2)
+        # A square of side 1 - 2 * shift is as large as the smallest crop of half the strength.
+        assert mild.min_area == 1
+        assert 1 - (1 - 2 * mild.shift) ** 2 == pytest.approx((1 - preset.min_area) / 2)
         assert (mild.contrast, mild.blur) == (preset.contrast / 2, preset.blur / 2)
         assert (mild.horizontal_flip, mild.quarter_turns) == (preset.horizontal_flip, preset.quarter_turns)
 

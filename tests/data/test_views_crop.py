@@ -140,6 +140,12 @@ def test_boxes_stay_inside_and_respect_the_smallest_area():
     assert (box[:, 2] * box[:, 3])[normal].min() >= 0.4 - 1e-6
 
 
+def test_nothing_is_cropped_where_all_of_the_area_is_to_show():
+    aspect = torch.tensor([0.2, 0.75, 1.0, 1.5, 6.0])
+    box = draw_crops(replace(PRESETS["natural"], min_area=1.0), aspect, torch.Generator().manual_seed(0)).box
+    torch.testing.assert_close(box, torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(5, 4))
+
+
 def test_no_box_fits_a_very_wide_image_so_the_centre_is_taken():
     preset = replace(PRESETS["natural"], min_area=0.9)
     box = draw_crops(preset, torch.tensor([6.0, 0.1]), torch.Generator().manual_seed(0)).box

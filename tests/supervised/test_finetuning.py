@@ -184,7 +184,7 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, stores):
 def test_patience_ends_training_and_the_best_weights_are_kept(tmp_path, stores):
     """A rate that spoils the weights: the start, which is the probe, stays the best."""
     log = Log(tmp_path)
-    config = {"max_steps": 60, "lr": 5.0, "patience": 2, "warmup_epochs": 0, "ema_decay": 0.0, "clip_grad_norm": 0.0}
+    config = {"max_steps": 60, "lr": 5.0, "patience": 1, "warmup_epochs": 0, "ema_decay": 0.0, "clip_grad_norm": 0.0}
     spoilt = tuned(stores, log, config=config)
     assert max(log.lines) < 60
     start = tuned(stores, Log(tmp_path / "start"), config={"max_steps": 1, "lr": 0.0})

@@ -203,9 +203,10 @@ def fine_tune(
 
     From a trained encoder the classifier begins as the linear probe of features (LP-FT, Kumar et al. 2022), and
     learning rates fall towards the input (BEiT, Bao et al. 2022, appendix H). Images are seen through views half
-    as strong as in pretraining and not cropped (`ViewPreset.mild`). The result is the moving average of the weights: where its loss on the validation
-    labels was best, or without any of classes that are trained on, at the end of the schedule. The loss judges
-    because it changes with every image's probability, where accuracy and AUROC of few images stand still and jump.
+    as strong as in pretraining and not cropped (`ViewPreset.mild`). The result is the moving average of the weights:
+    where its loss on the validation labels was best, or without any of classes that are trained on, at the end of the
+    schedule. The loss judges because it changes with every image's probability, where accuracy and AUROC of few images
+    stand still and jump.
 
     Batch norms keep the statistics of a trained encoder where a step has fewer than `BATCH_NORM_FROM` images; those
     of an untrained one have none to keep.

@@ -1,7 +1,8 @@
 """The page of the search benchmark: results/search.md from results/search.json."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from fewlabel.files import atomic_write_text
@@ -99,8 +100,9 @@ def _pruning(found: Mapping[str, Any]) -> list[str]:
         "## What early stopping saves",
         "",
         f"{size['trials']} trials of a small ResNet, {size['small_images']:,} images and {size['small_epochs']} epochs "
-        "each, depth, width, resolution and learning rate chosen by the sampler; the same seed with successive halving "
-        "and without. The target is the lower of the two best accuracies, of a trial trained to its end. "
+        f"each, {size['small_validation']:,} validation images; depth, width, resolution and learning rate chosen by "
+        "the sampler; the same seed with successive halving and without. The target is the lower of the two best "
+        "accuracies, of a trial trained to its end. "
         f"Seconds are those with {_threads(size)}.",
         "",
         "| seed | pruner | trials trained, to their end | best | to the target: PFLOP | seconds | in all: PFLOP | "
@@ -116,18 +118,48 @@ def _pruning(found: Mapping[str, Any]) -> list[str]:
             lines.append(
                 f"| {one['seed']} | {pruner} | {row['trained']}, {row['completed']} | {row['best']:.3f} | {spent} |"
             )
+    shares = [
+        100
+        * sum(one["halving"][part]["petaflop"] for one in found["pruning"])
+        / sum(one["none"][part]["petaflop"] for one in found["pruning"])
+        for part in ("to_target", "total")
+    ]
+    lines += ["", f"All seeds together: {shares[0]:.0f} % of the compute to the target, {shares[1]:.0f} % in all."]
     for one in found["pruning"]:
-        share = one["halving"]["to_target"]["petaflop"] / one["none"]["to_target"]["petaflop"]
+        none, halving = one["none"], one["halving"]
+        whole, first = (halving[part]["petaflop"] / none[part]["petaflop"] for part in ("total", "to_target"))
         replay = one["replayed"]
         lines += [
             "",
-            f"Seed {one['seed']}: accuracy {one['target']:.3f} with {100 * share:.0f} % of the compute. As the order "
-            f"of few trials is much chance: replayed on the same curves in {replay['orders']:,} random orders, "
-            f"halving takes {100 * replay['to_target']:.0f} % of the compute to the same best value, "
-            f"{100 * replay['share']:.0f} % of that of the whole study (median), and keeps the best trial in "
-            f"{100 * replay['best_found']:.0f} % of them; what it keeps is "
+            f"Seed {one['seed']}: {100 * whole:.0f} % of the compute. What the two searches ended with, trained again "
+            f"from {len(none['again'])} other seeds and judged on test images: {_spread(halving['again'])} with "
+            f"halving and {_spread(none['again'])} without. Up to the first trial with accuracy {one['target']:.3f}: "
+            f"{100 * first:.0f} %. Replayed on the same curves in {replay['orders']:,} random orders, halving takes "
+            f"{100 * replay['share']:.0f} % of the compute (median), {100 * replay['to_target']:.0f} % up to the same "
+            f"best value, and keeps the best trial in {100 * replay['best_found']:.0f} % of them; what it keeps is "
             f"{100 * replay['shortfall']:.1f} points lower on average.",
         ]
+    return [*lines, *_foretold(found["pruning"])]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def _foretold(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    seeds = [one["seed"] for one in found]
+    lines = [
+        "",
+        "What the accuracy on the way tells of that at the end, without early stopping: Spearman's rank correlation of "
+        "all trials, and of the better half of them. Trials stop after two ninths and after two thirds.",
+        "",
+        f"| of the way |{''.join(f' seed {seed}: all | better half |' for seed in seeds)}",
+        f"|---|{'---|---|' * len(found)}",
+    ]
+    for place, share in enumerate(point["share"] for point in found[0]["foretold"][:-1]):
+        points = [one["foretold"][place] for one in found]
+        figures = " | ".join(f"{point['all']:.2f} | {point['better_half']:.2f}" for point in points)
+        lines.append(f"| {100 * share:.0f} % | {figures} |")
     return lines
 
 

@@ -11,7 +11,7 @@ from benchmarks.search_studies import BATCH_SIZE
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-__all__ = ["best_of", "ends_of", "replayed", "spent"]
+__all__ = ["best_of", "ends_of", "foretold", "replayed", "spent"]
 
 ORDERS = 300
 """In which the trials are replayed."""
@@ -89,6 +89,29 @@ def replayed(trials: "Sequence[FrozenTrial]", seed: int) -> dict[str, float]:
 
 def _first(values: Sequence[float], target: float) -> int:
     return next(place for place, value in enumerate(values) if value >= target)
+
+
+def foretold(trials: "Sequence[FrozenTrial]") -> list[dict[str, float]]:
+    """How well the values on the way rank those at the end, in a study without early stopping.
+
+    Returns:
+        For each step with values {share: of the way, all: Spearman's rank correlation with the values at the end, over
+        all trials, better_half: over those whose end is not below the median}.
+    """
+    from scipy.stats import spearmanr
+
+    ended = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    steps = sorted(ended[0].intermediate_values)
+    curves = np.array([[trial.intermediate_values[step] for step in steps] for trial in ended])
+    better = curves[:, -1] >= np.median(curves[:, -1])
+    return [
+        {
+            "share": step / steps[-1],
+            "all": float(spearmanr(values, curves[:, -1]).statistic),
+            "better_half": float(spearmanr(values[better], curves[better, -1]).statistic),
+        }
+        for step, values in zip(steps, curves.T, strict=True)
+    ]
 
 
 def best_of(trials: "Sequence[FrozenTrial]") -> float:

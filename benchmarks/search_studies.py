@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as parquet
 
+from benchmarks.commands import finished
 from fewlabel.files import read_json, write_json
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Images", "searched", "study_in", "timed", "write_part"]
+__all__ = ["Images", "searched", "study_in", "timed", "trained_again", "write_part"]
 
 SUBSET_SEED = 0
 BATCH_SIZE = 64
@@ -30,24 +31,59 @@ class Images:
 
     train: int
     val: int
+    test: int = 0
+    """Of the source's test images, which no search looks at."""
 
 
 def write_part(data: Path, folder: Path, images: Images) -> Path:
-    """A source of random training images of `data`, divided into training and validation; test images are left out.
+    """A source of random training images of `data`, divided into training and validation, and of its test images.
 
     Args:
-        data: folder with a train.parquet, such as CIFAR-10's.
+        data: folder with a train.parquet and, for test images, a test.parquet, such as CIFAR-10's.
         folder: where it is kept for the next run.
-        images: how many.
+        images: how many; where no test images are wanted there is no such split.
     """
-    part = folder / f"images-{images.train}-{images.val}"
+    part = folder / f"images-{images.train}-{images.val}{f'-{images.test}' if images.test else ''}"
     if not (part / "val.parquet").exists():
         part.mkdir(parents=True, exist_ok=True)
+        if images.test:
+            table = parquet.read_table(data / "test.parquet")
+            chosen = np.random.default_rng(SUBSET_SEED).permutation(len(table))[: images.test]
+            parquet.write_table(table.take(chosen), part / "test.parquet")
         table = parquet.read_table(data / "train.parquet")
         order = np.random.default_rng(SUBSET_SEED).permutation(len(table))
         parquet.write_table(table.take(order[: images.train]), part / "train.parquet")
         parquet.write_table(table.take(order[images.train : images.train + images.val]), part / "val.parquet")
     return part
+
+
+def trained_again(run: Path, data: Path, out: Path, seed: int, *options: str) -> float:
+    """The accuracy on test images of what the search in `run` ended with, trained once more with another seed.
+
+    The best of many trials owes a part of its value to chance; this one was chosen by nothing.
+
+    Args:
+        run: of a finished search of kind "supervised" for which nothing was confirmed.
+        data: a source with test images that has the search's training and validation images.
+        out: run directory of the training, which goes on if it is there.
+        seed: of weights, order and views.
+        options: of `fewlabel finetune` beside those that `winner.json` has.
+    """
+    winner: dict[str, Any] = read_json(run / "winner.json")["config"]
+    backbone, training = winner["backbone"], winner["training"]
+    scale = {name: backbone[f"scale_{name}"] for name in ("depth", "width", "resolution")}
+    given = [f"--scale-{name}={value!r}" for name, value in scale.items() if value is not None]
+    given += [f"--backbone-option={option}" for option in backbone["backbone_option"]]
+    given += [] if training["lr"] is None else [f"--lr={training['lr']!r}"]
+    result = finished(
+        "finetune",
+        out,
+        *("--encoder", "scratch", "--data", str(data), "--labels", "1.0", "--seed", str(seed)),
+        *("--backbone", backbone["backbone"], "--image-size", str(backbone["image_size"]), *given),
+        *("--views", winner["views"]["views"], "--batch-size", str(training["batch_size"])),
+        *("--evaluate-steps", str(training["evaluate_steps"]), *options),
+    )
+    return float(result["metrics"]["accuracy"]["mean"])
 
 
 def searched(out: Path, *options: str) -> Path:

@@ -1,4 +1,5 @@
 from datetime import datetime, timedelta
+from math import sqrt
 from typing import Any
 
 import optuna
@@ -55,12 +56,27 @@ def test_replaying_equal_curves_stops_nothing_and_losers_stop_early(monkeypatch:
     assert found["share"] < found["to_target"] < 1
 
 
+def test_what_the_way_tells_of_the_end() -> None:
+    ends = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+    starts = (0.1, 0.1, 0.1, 0.4, 0.3, 0.2)
+    curves = [{1: start, 2: end / 2, 9: end} for start, end in zip(starts, ends, strict=True)]
+    trials = [trial(place, curve) for place, curve in enumerate(curves)]
+    early, middle, last = search_saving.foretold([*trials, trial(6, {1: 0.9}, stopped=True)])
+    assert early == {
+        "share": pytest.approx(1 / 9),
+        "all": pytest.approx(11.5 / sqrt(15.5 * 17.5)),
+        "better_half": pytest.approx(-1),
+    }
+    assert middle == {"share": pytest.approx(2 / 9), "all": pytest.approx(1), "better_half": pytest.approx(1)}
+    assert last == {"share": 1, "all": pytest.approx(1), "better_half": pytest.approx(1)}
+
+
 def test_the_page_has_every_figure_and_the_papers_coefficients() -> None:
     value = {"mean": 0.4, "low": 0.38, "high": 0.42}
     found: dict[str, Any] = {
         "settings": {
             "coefficients": {"images": 3000, "validation": 2000, "threads": 1},
-            "pruning": {"trials": 16, "small_images": 1500, "small_epochs": 9, "threads": 2},
+            "pruning": {"trials": 16, "small_images": 1500, "small_validation": 4000, "small_epochs": 9, "threads": 2},
             "workers": {"shared_trials": 10},
         },
         "coefficients": [
@@ -79,20 +95,26 @@ def test_the_page_has_every_figure_and_the_papers_coefficients() -> None:
         ],
         "pruning": [
             {
-                "seed": 3,
+                "seed": seed,
                 "target": 0.41,
+                "foretold": [
+                    {"share": 2 / 9, "all": 0.7, "better_half": 0.25},
+                    {"share": 1.0, "all": 1.0, "better_half": 1.0},
+                ],
                 "replayed": {"orders": 1000, "share": 0.4, "to_target": 0.45, "best_found": 0.97, "shortfall": 0.001},
                 **{
                     name: {
                         "best": 0.42,
                         "trained": 15,
                         "completed": 6,
-                        "total": {"petaflop": 4.0, "seconds": 400.0},
-                        "to_target": {"petaflop": spent, "seconds": 200.0},
+                        "total": {"petaflop": spent, "seconds": 400.0},
+                        "to_target": {"petaflop": spent / 2, "seconds": 200.0},
+                        "again": [0.4, 0.41],
                     }
-                    for name, spent in (("none", 2.0), ("halving", 0.5))
+                    for name, spent in (("none", 4.0), ("halving", halving))
                 },
             }
+            for seed, halving in ((3, 1.0), (5, 2.5))
         ],
         "workers": {"one": 200.0, "two": 110.0, "one_thread": 300.0},
     }
@@ -103,9 +125,12 @@ def test_the_page_has_every_figure_and_the_papers_coefficients() -> None:
     assert "| depth alone | 1.30, 1.00, 1.00 | 40 px | 2.04x | 0.400 (0.380 to 0.420) | 61 |" in page
     assert "| together (the best of them) | 1.30" in page
     assert "width alone" not in page
-    assert "accuracy 0.410 with 25 % of the compute" in page
+    assert "All seeds together: 44 % of the compute to the target, 44 % in all." in page
+    assert "Seed 3: 25 % of the compute" in page
+    assert "0.405 (0.400 to 0.410) with halving" in page
+    assert "| 22 % | 0.70 | 0.25 | 0.70 | 0.25 |\n" in page
     assert "| 2 | half | 110 | 55 % |" in page
     saving, time = bench_search.rows(found)
-    assert (saving["ratio"], saving["met"]) == (pytest.approx(4.0), True)
+    assert (saving["ratio"], saving["met"]) == (pytest.approx(8 / 3.5), True)
     assert (time["ratio"], time["met"]) == (pytest.approx(200 / 110), True)
     assert bench_search.rows({**found, "workers": {"one": 200.0, "two": 130.0, "one_thread": 1.0}})[1]["met"] is False

@@ -37,9 +37,9 @@ PRETRAIN = (
     *("--backbone", "resnet18", "--image-size", "56", "--backbone-option", "small_stem=false"),
     *("--epochs", "100", "--temperature", "0.15"),
 )
-"""ImageNet's stem at twice the images' side costs a quarter of the small stem at their own. On validation
-images of PneumoniaMNIST 50 such epochs gave probes with AUROC 0.968, 0.985 and 0.994 with 1, 10 and 100 % of the
-labels, 200 epochs at 28 px in the same time 0.937, 0.983 and 0.993."""
+"""ImageNet's stem at twice the images' side costs a quarter of the small stem at their own. On validation images of
+PneumoniaMNIST 50 such epochs gave probes with AUROC 0.968, 0.985 and 0.994 with 42, 424 and 4,237 labels, 200 epochs
+at 28 px in the same time 0.937, 0.983 and 0.993."""
 RECIPES = {
     "pneumoniamnist": Recipe(
         "PneumoniaMNIST, ResNet-18 at 56 px with ImageNet's stem",

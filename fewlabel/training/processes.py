@@ -140,21 +140,27 @@ def _cpu_computes_bf16() -> bool:
 
 
 def make_accelerator(config: TrainingConfig, precision: Precision) -> "Accelerator":
-    """The Accelerator of this process.
+    """The Accelerator of this process; in place of one of another precision, where it had one.
 
     Raises:
         UserError: the launcher gave another number of processes than --processes asked for.
     """
     import torch
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
 
     # The name that torch now prefers is unknown to the older versions that we take.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+    mixed_precision = "no" if precision == "fp32" else precision
+    shared = AcceleratorState._shared_state
+    if shared and shared.get("_mixed_precision") != mixed_precision:
+        # Accelerate holds one precision a process, and refuses another: in Python two commands may follow each other.
+        AcceleratorState._reset_state()
     accelerator = Accelerator(
         # Accelerate joins processes without a GPU only where it is told that they compute on the CPU.
         cpu=launched() and not torch.accelerator.is_available(),
-        mixed_precision="no" if precision == "fp32" else precision,
+        mixed_precision=mixed_precision,
         # Synchronised batch norms hold equal buffers everywhere; broadcasting them each step is waste.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
     )

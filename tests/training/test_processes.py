@@ -30,6 +30,13 @@ def test_another_number_of_processes_than_asked_for_is_an_error():
         make_accelerator(TrainingConfig(processes=2), "fp32")
 
 
+def test_one_process_may_compute_in_one_precision_after_another():
+    for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        accelerator = make_accelerator(TrainingConfig(), precision)
+        with accelerator.autocast():
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
 def test_one_failing_process_stops_all_and_gives_its_status(tmp_path):
     """A stand-in for the package on the path: process 1 fails, process 0 would sleep for ever."""
     package = tmp_path / "fewlabel"

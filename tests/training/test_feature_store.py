@@ -320,7 +320,8 @@ def test_processes_of_one_run_share_the_work_and_get_the_same(tmp_path, encoder,
 
     def one_of_two(rank):
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+        # Else Accelerate takes as many threads as there are cores.
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "OMP_NUM_THREADS": "1"}
         AcceleratorState._reset_state(True)
         torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=rank, world_size=2)
         both = Accelerator(cpu=True)

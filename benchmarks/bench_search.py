@@ -168,11 +168,22 @@ def workers(data: Path, out: Path, sizes: Sizes, storage: str) -> dict[str, Any]
     }
 
 
+def together(known: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
+    """All that is known with what was measured now; studies of early stopping join those of other seeds."""
+    found = {**known, **measured, "settings": {**known.get("settings", {}), **measured["settings"]}}
+    if "pruning" in known and "pruning" in measured:
+        before, now = (dict(each["settings"]["pruning"]) for each in (known, measured))
+        seeds = [*before.pop("seeds"), *now.pop("seeds")]
+        if before == now:
+            by_seed = {one["seed"]: one for one in (*known["pruning"], *measured["pruning"])}
+            found["pruning"] = [by_seed[seed] for seed in sorted(by_seed)]
+            found["settings"]["pruning"] = {**now, "seeds": sorted(set(seeds))}
+    return found
+
+
 def rows(found: dict[str, Any]) -> list[Row]:
     """What was asked of the search, measured."""
-    said = []
-    if "pruning" in found:
-        said.append(_saving(found["pruning"]))
+    said = [_saving(study) for study in found.get("pruning", [])]
     if "workers" in found:
         one, two, thread = (found["workers"][name] for name in ("one", "two", "one_thread"))
         said.append(
@@ -191,27 +202,20 @@ def rows(found: dict[str, Any]) -> list[Row]:
     return said
 
 
-def _saving(studies: Sequence[dict[str, Any]]) -> Row:
-    """What early stopping saved over all seeds: of one, the order of a few trials is much chance."""
-
-    def both(part: str, unit: str) -> list[float]:
-        return [sum(study[pruner][part][unit] for study in studies) for pruner in ("halving", "none")]
-
-    flops, seconds = both("total", "petaflop"), both("total", "seconds")
-    again = {name: mean(value for study in studies for value in study[name]["again"]) for name in ("none", "halving")}
-    bests = "; ".join(
-        f"{study['halving']['best']:.3f} against {study['none']['best']:.3f} with seed {study['seed']}"
-        for study in studies
-    )
+def _saving(study: dict[str, Any]) -> Row:
+    """What early stopping saved with one seed."""
+    none, halving = study["none"], study["halving"]
     return at_least(
         LEAST_SAVING,
-        f"search: training compute to the same best accuracy, halving beside none, sum of {len(studies)} seeds",
-        *both("to_target", "petaflop"),
+        f"search: training compute to accuracy {study['target']:.3f}, halving beside none, seed {study['seed']}",
+        halving["to_target"]["petaflop"],
+        none["to_target"]["petaflop"],
         "PFLOP",
         lower_is_better=True,
-        note=f"whole studies {flops[0]:.3g} against {flops[1]:.3g} PFLOP, {seconds[0]:.0f} against {seconds[1]:.0f} s; "
-        f"best on validation images {bests}; trained again from {len(studies[0]['none']['again'])} other seeds each, "
-        f"mean on test images {again['halving']:.3f} against {again['none']:.3f}",
+        note=f"whole studies {halving['total']['petaflop']:.3g} against {none['total']['petaflop']:.3g} PFLOP, "
+        f"{halving['total']['seconds']:.0f} against {none['total']['seconds']:.0f} s; best on validation images "
+        f"{halving['best']:.3f} against {none['best']:.3f}; trained again from {len(none['again'])} other seeds, mean "
+        f"on test images {mean(halving['again']):.3f} against {mean(none['again']):.3f}",
     )
 
 
@@ -257,7 +261,7 @@ def main() -> int:
 
 
 def measure(parts: Sequence[str], sizes: Sizes, options: argparse.Namespace) -> int:
-    """Run `parts`; those that aren't run now stay in the results as they were."""
+    """Run `parts`; those that aren't run now stay in the results as they were, as do early stopping's other seeds."""
     file = RESULTS / "search.json"
     known = read_json(file)["found"] if file.exists() else {}
     origin = report.about("python -m benchmarks.bench_search --data CIFAR10 --out RUNS", os.getloadavg()[0])
@@ -274,7 +278,7 @@ def measure(parts: Sequence[str], sizes: Sizes, options: argparse.Namespace) -> 
     settings = {name: value for name, value in vars(options).items() if name not in ("data", "out", "storage", "only")}
     # So small networks gain nothing from a second core: parts may run side by side, with one each.
     settings["threads"] = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
-    found = {**known, **measured, "settings": {**known.get("settings", {}), **dict.fromkeys(parts, settings)}}
+    found = together(known, {**measured, "settings": dict.fromkeys(parts, settings)})
     report.write(RESULTS, {"search": rows(found)}, origin)
     record = {**read_json(file), "found": found}
     write_json(file, record)

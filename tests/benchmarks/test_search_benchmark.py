@@ -130,7 +130,21 @@ def test_the_page_has_every_figure_and_the_papers_coefficients() -> None:
     assert "0.405 (0.400 to 0.410) with halving" in page
     assert "| 22 % | 0.70 | 0.25 | 0.70 | 0.25 |\n" in page
     assert "| 2 | half | 110 | 55 % |" in page
-    saving, time = bench_search.rows(found)
-    assert (saving["ratio"], saving["met"]) == (pytest.approx(8 / 3.5), True)
+    first, second, time = bench_search.rows(found)
+    assert (first["ratio"], first["met"]) == (pytest.approx(4.0), True)
+    assert (second["ratio"], second["met"]) == (pytest.approx(1.6), False)
     assert (time["ratio"], time["met"]) == (pytest.approx(200 / 110), True)
-    assert bench_search.rows({**found, "workers": {"one": 200.0, "two": 130.0, "one_thread": 1.0}})[1]["met"] is False
+    assert bench_search.rows({**found, "workers": {"one": 200.0, "two": 130.0, "one_thread": 1.0}})[-1]["met"] is False
+
+
+def test_studies_of_other_seeds_stay_while_the_settings_are_the_same() -> None:
+    def measured(seeds: list[int], trials: int, value: str) -> dict[str, Any]:
+        studies = [{"seed": seed, "value": value} for seed in seeds]
+        return {"pruning": studies, "settings": {"pruning": {"trials": trials, "seeds": seeds}}}
+
+    known = {"workers": {"one": 1.0}, **measured([4, 7], 24, "before")}
+    found = bench_search.together(known, measured([5, 7], 24, "now"))
+    assert [(one["seed"], one["value"]) for one in found["pruning"]] == [(4, "before"), (5, "now"), (7, "now")]
+    assert found["settings"]["pruning"] == {"trials": 24, "seeds": [4, 5, 7]}
+    assert found["workers"] == known["workers"]
+    assert [one["seed"] for one in bench_search.together(known, measured([5], 12, "now"))["pruning"]] == [5]

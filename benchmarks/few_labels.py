@@ -1,17 +1,17 @@
 """`python -m benchmarks.few_labels RECIPE --data PATH`: from images to a label curve, by the clock, as a user does it.
 
 Runs `fewlabel pretrain` and `fewlabel label-curve` with the recipe's options, then `fewlabel probe` with more draws,
-since five of 47 labels are much chance and a probe takes seconds. Writes their figures, seconds, settings and seeds to
-results/few-labels-<recipe>.json and the table of all such files to results/few-labels.md. The options were chosen on
-PneumoniaMNIST's validation split and taken over for RetinaMNIST untried; the test splits were looked at by these runs
-alone.
+since five of 47 labels are much chance and a probe takes seconds. `--seed` is that of all three: another one is another
+encoder, judged with other draws. Writes their figures, seconds, settings and seed to
+results/few-labels-<recipe>-<seed>.json and the table of all such files to results/few-labels.md. The options were
+chosen on PneumoniaMNIST's validation split and taken over for RetinaMNIST untried.
 """
 
 import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from benchmarks.report import about
 from fewlabel.files import atomic_write_text, read_json, write_json
 
 RESULTS = Path(__file__).parent / "results"
-PROBED_DRAWS = "20"
+PROBED_DRAWS = 20
 
 
 @dataclass(frozen=True)
@@ -67,35 +67,37 @@ def main() -> int:
     parser.add_argument(
         "--out", type=Path, help="folder for the two runs, which go on if they are there; by default a temporary one"
     )
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.recipe != "table":
         if options.data is None or not options.data.exists():
             parser.error("--data must name the images")
         with tempfile.TemporaryDirectory() as folder:
-            measure(options.recipe, options.data, options.out or Path(folder))
-    found = {
-        path.stem.removeprefix("few-labels-"): read_json(path) for path in sorted(RESULTS.glob("few-labels-*.json"))
-    }
+            measure(options.recipe, options.seed, options.data, options.out or Path(folder))
+    found = [read_json(path) for path in RESULTS.glob("few-labels-*.json")]
     atomic_write_text(RESULTS / "few-labels.md", page(found))
     return 0
 
 
-def measure(name: str, data: Path, out: Path) -> None:
-    """Run the two commands and write their figures."""
+def measure(name: str, seed: int, data: Path, out: Path) -> None:
+    """Run the three commands and write their figures."""
     recipe = RECIPES[name]
-    origin = about(f"python -m benchmarks.few_labels {name} --data PATH", os.getloadavg()[0])
-    given = ("--data", str(data))
+    origin = about(f"python -m benchmarks.few_labels {name} --seed {seed} --data PATH", os.getloadavg()[0])
+    given = ("--seed", str(seed), "--data", str(data))
     pretrained = finished("pretrain", out / "pretrain", *recipe.pretrain, *given)
     given = ("--encoder", str(out / "pretrain"), *given)
     curve = finished("label-curve", out / "curve", *recipe.label_curve, *given)
     with tempfile.TemporaryDirectory() as scratch:
-        probed = fewlabel("probe", *given, "--draws", PROBED_DRAWS, "--out", f"{scratch}/probe")
+        probed = fewlabel("probe", *given, "--draws", str(PROBED_DRAWS), "--out", f"{scratch}/probe")
     write_json(
-        RESULTS / f"few-labels-{name}.json",
+        RESULTS / f"few-labels-{name}-{seed}.json",
         {
             **origin,
+            "recipe": name,
+            "seed": seed,
             "pretrain": recipe.pretrain,
             "label_curve": recipe.label_curve,
+            "probed_draws": PROBED_DRAWS,
             "seconds": {
                 "pretraining": round(pretrained["seconds"]),
                 "evaluation": round(curve["seconds"] + probed["seconds"]),
@@ -112,28 +114,28 @@ def measure(name: str, data: Path, out: Path) -> None:
     )
 
 
-def page(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table of all recipes that were measured, as Markdown."""
+def page(found: Sequence[Mapping[str, Any]]) -> str:
+    """The tables of all that was measured, as Markdown."""
     lines = [
         "# What few labels give",
         "",
         "Mean over draws of the labels on the test images, with its 95 % interval. Options were chosen on",
         "PneumoniaMNIST's validation images and taken over for RetinaMNIST untried. Of what takes seconds there are",
-        "more draws too, since five of few labels are much chance.",
-        "`python -m benchmarks.few_labels RECIPE --data PATH` measures a recipe again.",
+        "more draws too, since five of few labels are much chance: this was added after the five of seed 0 had been",
+        "seen, and before anything of seed 1 was.",
+        "`python -m benchmarks.few_labels RECIPE --seed SEED --data PATH` measures a recipe again.",
     ]
-    for name, result in found.items():
+    for result in sorted(found, key=lambda result: (result["recipe"], result["seed"])):
         machine, seconds = result["machine"], result["seconds"]
         lines += [
             "",
-            f"## {RECIPES[name].title}",
+            f"## {RECIPES[result['recipe']].title}, seed {result['seed']}",
             "",
-            f"- Recipe `{name}`: `fewlabel pretrain {' '.join(result['pretrain'])}`, then "
-            f"`fewlabel label-curve {' '.join(result['label_curve'])}`, and `fewlabel probe --draws {PROBED_DRAWS}`",
+            f"- Recipe `{result['recipe']}`: `fewlabel pretrain {' '.join(result['pretrain'])}`, then `fewlabel "
+            f"label-curve {' '.join(result['label_curve'])}`, and `fewlabel probe --draws {result['probed_draws']}`",
             f"- {machine['cpu']}, {machine['cores']} cores, {result['date']}: pretraining "
             f"{seconds['pretraining'] / 60:.1f} min, everything else {seconds['evaluation'] / 60:.1f} min; "
             f"load average before {result['load_average_before']}",
-            *([f"- {result['note']}"] if "note" in result else []),
             *(f"- {sentence}" for sentence in result["verdict"]),
             "",
             "| labels | method | draws | AUROC | accuracy |",

@@ -1,5 +1,6 @@
 """Two views of a batch: the whole path, for every preset, depth and number of channels."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -131,6 +132,8 @@ def test_one_view_follows_the_generator_and_mild_presets_change_less():
         assert 1 - (1 - 2 * mild.shift) ** 2 == pytest.approx((1 - preset.min_area) / 2)
         assert (mild.contrast, mild.blur) == (preset.contrast / 2, preset.blur / 2)
         assert (mild.horizontal_flip, mild.quarter_turns) == (preset.horizontal_flip, preset.quarter_turns)
+    # What is shifted and never cropped is shifted half as far.
+    assert replace(PRESETS["xray"], min_area=1.0, shift=0.05).mild().shift == 0.025
 
 
 def test_small_image_rule():

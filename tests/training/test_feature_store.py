@@ -20,8 +20,10 @@ from fewlabel.data import load, open_store
 from fewlabel.data.config import SourceConfig
 from fewlabel.errors import UserError
 from fewlabel.training import feature_store
+from fewlabel.training.config import TrainingConfig
 from fewlabel.training.feature_store import features_of
 from fewlabel.training.features import extract_features
+from fewlabel.training.processes import make_accelerator
 
 FINGERPRINT = "0123456789abcdef0123456789abcdef"
 
@@ -63,7 +65,7 @@ def encoder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def accelerator():
-    return Accelerator(cpu=True)
+    return make_accelerator(TrainingConfig(), "fp32")
 
 
 @pytest.fixture

@@ -6,8 +6,12 @@ chosen on.
 
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.rows import Row, at_least
 from benchmarks.sides import PEER_SETTINGS, Side
+from fewlabel.supervised.bootstrap import Replicates, difference, replicates
+from fewlabel.supervised.metrics import Predictions
 
 __all__ = ["run"]
 
@@ -29,15 +33,21 @@ def run(labelled: Path, encoder: Path) -> list[Row]:
         found, other = ours.ask("probe"), peer.ask(f"probe {EPOCHS}")
         facts, peer_facts = ours.facts, peer.facts
     what = f"linear probe on {facts['images']:,} labelled images"
+    figures, other_figures = (_figures(side["probabilities"], facts["labels"]) for side in (found, other))
+    lead = {name: difference(figures[name], other_figures[name]) for name in ("accuracy", "auroc")}
+    mine, theirs = figures["accuracy"][0], other_figures["accuracy"][0]
     accuracy = Row(
         name=f"accuracy on test images, {what}",
-        ours=100 * found["accuracy"],
-        peer=100 * other["accuracy"],
-        ratio=found["accuracy"] / other["accuracy"],
+        ours=100 * mine,
+        peer=100 * theirs,
+        ratio=mine / theirs,
         unit="%",
         target=f"at most {MOST_POINTS_LOWER:g} points lower",
-        met=100 * (other["accuracy"] - found["accuracy"]) <= MOST_POINTS_LOWER,
-        note=f"source {facts['fingerprint']}; the peer's order and augmentations are unseeded",
+        met=100 * (theirs - mine) <= MOST_POINTS_LOWER,
+        note=f"{100 * lead['accuracy'].mean:+.1f} points (95 % interval {100 * lead['accuracy'].low:+.1f} to "
+        f"{100 * lead['accuracy'].high:+.1f}) over {len(facts['labels']):,} test images; AUROC "
+        f"{figures['auroc'][0]:.4f} against {other_figures['auroc'][0]:.4f} ({lead['auroc'].low:+.4f} to "
+        f"{lead['auroc'].high:+.4f}); source {facts['fingerprint']}; the peer's order and augmentations are unseeded",
     )
     time = at_least(
         LEAST_RATIO,
@@ -50,3 +60,8 @@ def run(labelled: Path, encoder: Path) -> list[Row]:
         f"{peer_facts['workers']} loader workers",
     )
     return [time, accuracy]
+
+
+def _figures(probabilities: list[list[float]], labels: list[int]) -> dict[str, Replicates]:
+    said = Predictions(np.array(probabilities), np.array(labels), threshold=None, ordinal=False)
+    return replicates([said], None, seed=0)

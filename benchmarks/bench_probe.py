@@ -33,9 +33,11 @@ def run(labelled: Path, encoder: Path) -> list[Row]:
         found, other = ours.ask("probe"), peer.ask(f"probe {EPOCHS}")
         facts, peer_facts = ours.facts, peer.facts
     what = f"linear probe on {facts['images']:,} labelled images"
-    figures, other_figures = (_figures(side["probabilities"], facts["labels"]) for side in (found, other))
+    labels = facts["labels"]
+    figures, other_figures = (_figures(side["test"], labels["test"]) for side in (found, other))
     lead = {name: difference(figures[name], other_figures[name]) for name in ("accuracy", "auroc")}
     mine, theirs = figures["accuracy"][0], other_figures["accuracy"][0]
+    seen, other_seen = (100 * _figures(side["val"], labels["val"])["accuracy"][0] for side in (found, other))
     accuracy = Row(
         name=f"accuracy on test images, {what}",
         ours=100 * mine,
@@ -45,9 +47,11 @@ def run(labelled: Path, encoder: Path) -> list[Row]:
         target=f"at most {MOST_POINTS_LOWER:g} points lower",
         met=100 * (theirs - mine) <= MOST_POINTS_LOWER,
         note=f"{100 * lead['accuracy'].mean:+.1f} points (95 % interval {100 * lead['accuracy'].low:+.1f} to "
-        f"{100 * lead['accuracy'].high:+.1f}) over {len(facts['labels']):,} test images; AUROC "
+        f"{100 * lead['accuracy'].high:+.1f}) over {len(labels['test']):,} test images; AUROC "
         f"{figures['auroc'][0]:.4f} against {other_figures['auroc'][0]:.4f} ({lead['auroc'].low:+.4f} to "
-        f"{lead['auroc'].high:+.4f}); source {facts['fingerprint']}; the peer's order and augmentations are unseeded",
+        f"{lead['auroc'].high:+.4f}); on {len(labels['val']):,} validation images, by which our penalty is chosen, "
+        f"{seen:.1f} against {other_seen:.1f} %; source {facts['fingerprint']}; the peer's order and augmentations are "
+        "unseeded",
     )
     time = at_least(
         LEAST_RATIO,

@@ -1,7 +1,7 @@
 """Our side of the probe benchmark: features once, then logistic regression to convergence.
 
 A process of `sides.Side`. It answers `probe` with the seconds from decoded images to a classifier, its penalty chosen
-on the validation images, and the probabilities of the test images.
+on the validation images, and the probabilities of these and of the test images.
 """
 
 import argparse
@@ -23,6 +23,8 @@ from fewlabel.training.config import TrainingConfig
 from fewlabel.training.features import extract_features
 from fewlabel.training.processes import choose_precision, make_accelerator
 
+JUDGED = ("val", "test")
+
 
 def serve(data: str, encoder_directory: str, scratch: Path) -> None:
     answer = answers()
@@ -39,8 +41,8 @@ def serve(data: str, encoder_directory: str, scratch: Path) -> None:
     assert train is not None
     assert val is not None
     assert test is not None
-    facts = {"images": len(train), "labels": test.tolist(), "fingerprint": source.fingerprint[:16], "side": side}
-    answer(facts)
+    facts = {"images": len(train), "fingerprint": source.fingerprint[:16], "side": side}
+    answer(facts | {"labels": {split: stores[split].labels.tolist() for split in JUDGED}})
     for _ in sys.stdin:
         started = time.perf_counter()
         features = {
@@ -55,8 +57,8 @@ def serve(data: str, encoder_directory: str, scratch: Path) -> None:
             features["train"], train, len(source.class_names or ()), penalty=penalty.value, class_weights="none"
         )
         seconds = time.perf_counter() - started
-        asked = extract_features(encoder, stores["test"], torch.arange(len(test)), accelerator)
-        answer({"seconds": seconds, "probabilities": probe.probabilities(asked).tolist()})
+        features["test"] = extract_features(encoder, stores["test"], torch.arange(len(test)), accelerator)
+        answer({"seconds": seconds} | {split: probe.probabilities(features[split]).tolist() for split in JUDGED})
 
 
 if __name__ == "__main__":

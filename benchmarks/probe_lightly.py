@@ -4,7 +4,8 @@ Its own `LinearClassifier` under Lightning's Trainer: 90 epochs of SGD at batch 
 resized crops, mirrored half of the time), the encoder frozen and in evaluation mode. The images are decoded and in
 memory before the clock starts, and the augmentations are torchvision's on tensors.
 
-A process of `sides.Side`. It answers `probe N` with the seconds of N epochs and the probabilities of the test images.
+A process of `sides.Side`. It answers `probe N` with the seconds of N epochs and the probabilities of the
+validation and the test images.
 """
 
 import argparse
@@ -57,7 +58,7 @@ def serve(data: str, encoder_directory: str, scratch: Path) -> None:
     side = stored_side(encoder.image_size, source.median_side)
     stores = {
         split: open_store(source, split, side, cache_dir=scratch, workers=2, max_bad_share=0.0)
-        for split in ("train", "test")
+        for split in ("train", "val", "test")
     }
     normalise = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(encoder.mean, encoder.std)]
     crop = [v2.RandomResizedCrop(encoder.image_size), v2.RandomHorizontalFlip()]
@@ -71,7 +72,10 @@ def serve(data: str, encoder_directory: str, scratch: Path) -> None:
         num_workers=workers,
         persistent_workers=True,
     )
-    test = DataLoader(Images(stores["test"], v2.Compose([*whole, *normalise])), batch_size=BATCH_SIZE)
+    judged = {
+        split: DataLoader(Images(stores[split], v2.Compose([*whole, *normalise])), batch_size=BATCH_SIZE)
+        for split in ("val", "test")
+    }
     answer({"workers": workers})
     for line in sys.stdin:
         epochs = int(line.split()[1])
@@ -97,8 +101,11 @@ def serve(data: str, encoder_directory: str, scratch: Path) -> None:
         seconds = time.perf_counter() - started
         classifier.eval()
         with torch.no_grad():
-            said = torch.cat([classifier(images).softmax(dim=1) for images, _ in test])
-        answer({"seconds": seconds, "probabilities": said.tolist()})
+            said = {
+                split: torch.cat([classifier(images).softmax(dim=1) for images, _ in loader]).tolist()
+                for split, loader in judged.items()
+            }
+        answer({"seconds": seconds, **said})
 
 
 if __name__ == "__main__":

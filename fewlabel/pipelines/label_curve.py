@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fewlabel.console import say
 from fewlabel.data.config import SourceConfig, ViewsConfig
 from fewlabel.errors import UserError
-from fewlabel.pipelines.labelled import find_encoder, labelled_part, open_labelled, subsets_of, tell_leaks
+from fewlabel.pipelines.labelled import find_encoder, labelled_part, open_labelled, settled_for, subsets_of, tell_leaks
 from fewlabel.pipelines.resumable import recorded, require_parent, run_training
 from fewlabel.pipelines.sources import shown_alike
 from fewlabel.supervised.config import FewLabelsConfig, FinetuneConfig
@@ -68,7 +68,7 @@ def _check(config: Config) -> Config:
     if "probe" not in config.methods and "finetune" not in config.methods:
         raise UserError("--methods must have probe or finetune: without the encoder there is nothing to compare.")
     resolve_preset(config.views.views, None, channels=1)
-    return replace(config, encoder=find_encoder(config.encoder).resolve(), few=config.few.settled())
+    return replace(config, encoder=find_encoder(config.encoder).resolve())
 
 
 def _label_curve(config: Config, accelerator: "Accelerator") -> Mapping[str, Any]:
@@ -96,6 +96,7 @@ def _label_curve(config: Config, accelerator: "Accelerator") -> Mapping[str, Any
     config = replace(
         config,
         source=config.source.resolved(),
+        few=settled_for(source, config.few),
         views=replace(views, views=resolve_preset(views.views, source.hints.views, source.channels)),
     )
     amounts = amounts_of(subsets_of(stores["train"], config.few, seed))

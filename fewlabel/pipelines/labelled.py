@@ -27,6 +27,7 @@ __all__ = [
     "open_labelled",
     "saw_labels",
     "say",
+    "settled_for",
     "subsets_of",
     "tell_curve",
     "tell_leaks",
@@ -94,6 +95,21 @@ def open_labelled(
 def saw_labels(encoder: "Encoder") -> bool:
     """Whether labels had a part in the encoder's weights."""
     return bool(encoder.config.provenance.get("labels"))
+
+
+def settled_for(source: "Source", config: FewLabelsConfig) -> FewLabelsConfig:
+    """`config` with the shares that suit the labels of `source`, where the user named none.
+
+    Raises:
+        UserError: there are no labels to learn from.
+    """
+    from fewlabel.data.origin import labels_of
+    from fewlabel.data.source import require_labels
+
+    names, labels = require_labels(source), labels_of(source["train"])
+    assert labels is not None
+    known = (labels >= 0) if labels.ndim == 1 else (labels >= 0).any(axis=1)
+    return config.settled(int(known.sum()), len(names))
 
 
 def subsets_of(store: "ImageStore", config: FewLabelsConfig, seed: int) -> "list[Subset]":

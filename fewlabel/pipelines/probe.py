@@ -16,6 +16,7 @@ from fewlabel.pipelines.labelled import (
     open_labelled,
     saw_labels,
     say,
+    settled_for,
     subsets_of,
     tell_curve,
     tell_leaks,
@@ -57,10 +58,11 @@ def run(config: Config) -> int:
     from fewlabel.tracking.run import Run
 
     directory = find_encoder(config.encoder)
-    config = replace(config, encoder=directory.resolve(), source=config.source.resolved(), few=config.few.settled())
+    config = replace(config, encoder=directory.resolve(), source=config.source.resolved())
     encoder = load_encoder(directory)
     config = replace(config, source=shown_alike(config.source, encoder.config.provenance))
     source = load(config.source)
+    config = replace(config, few=settled_for(source, config.few))
     parent = str(encoder.config.provenance.get("run", directory))
     with Run.create(
         COMMAND,

@@ -11,8 +11,11 @@ __all__ = ["ClassWeights", "FewLabelsConfig", "FinetuneConfig", "ProbeConfig"]
 
 ClassWeights = Literal["none", "balanced"]
 
-DEFAULT_SHARES: Final = (0.01, 0.1, 1.0)
-"""Of the training labels, where the user names none."""
+_SHARES: Final = ((0.01, 0.1), (0.5,))
+"""Of the training labels beside all of them, where the user names none; the second where there are too few for the
+first."""
+_LEAST_OF_A_CLASS: Final = 2
+"""Labels that a share should hold of each class on average."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class FewLabelsConfig:
     """
 
     labels: tuple[float, ...] = ()
-    """Shares of the training labels to learn from. Default: 0.01 0.1 1.0."""
+    """Shares of the training labels to learn from. Default: 0.01 0.1 1.0, without what would be fewer than two labels a
+    class; 0.5 1.0 where that leaves all of them alone."""
     shots: tuple[int, ...] = ()
     """Labelled images a class, in place of shares, e.g. 1 5 20."""
     draws: int = 5
@@ -46,9 +50,19 @@ class FewLabelsConfig:
         if self.labels and self.shots:
             raise UserError("--labels and --shots both say how many labels: give one of them.")
 
-    def settled(self) -> Self:
-        """The same with the default shares filled in, so that a record of it says what was asked."""
-        return self if self.labels or self.shots else replace(self, labels=DEFAULT_SHARES)
+    def settled(self, labelled: int, classes: int) -> Self:
+        """The same with the default shares filled in, so that a record of it says what was asked.
+
+        Args:
+            labelled: training images with a label.
+            classes: or labels, where an image may have several.
+        """
+        if self.labels or self.shots:
+            return self
+        first, second = (
+            [share for share in shares if share * labelled >= _LEAST_OF_A_CLASS * classes] for shares in _SHARES
+        )
+        return replace(self, labels=(*(first or second), 1.0))
 
 
 @dataclass(frozen=True)

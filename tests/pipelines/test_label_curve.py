@@ -56,6 +56,18 @@ def test_every_method_at_every_amount_with_a_verdict_and_a_report(few, tmp_path,
     assert len(list((out / "answers").glob("finetune-*/metrics.jsonl"))) == 4
 
 
+@pytest.mark.parametrize("command", ["probe", "label-curve"])
+def test_few_labels_are_divided_into_amounts_that_say_something(trained, striped, tmp_path, command):
+    arguments = ["--methods", "probe", "untrained"] if command == "label-curve" else []
+    out = tmp_path / "out"
+    given = [command, "--encoder", trained, "--data", striped, "--draws", "2", "--out", out, *arguments]
+    assert main([*map(str, given)]) == 0
+    curve = json.loads((out / "result.json").read_text())["metrics"]["curve"]
+    # Of 40 labels of two classes 1 % would be none, and 10 % are two of each.
+    assert {(row["fraction"], row["labels"]) for row in curve} == {(0.1, 4), (1.0, 40)}
+    assert json.loads((out / "config.json").read_text())["config"]["few"]["labels"] == [0.1, 1.0]
+
+
 def test_stopped_anywhere_it_goes_on_and_does_nothing_twice(few, trained, striped, tmp_path, monkeypatch, capsys):
     whole = tmp_path / "whole"
     assert run(trained, striped, whole, *FEW) == 0

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.rows import Row, at_least
 from benchmarks.sides import PEER_SETTINGS, Side
-from fewlabel.supervised.bootstrap import Replicates, difference, replicates
+from fewlabel.supervised.bootstrap import difference, replicates
 from fewlabel.supervised.metrics import Predictions
 
 __all__ = ["run"]
@@ -34,10 +34,12 @@ def run(labelled: Path, encoder: Path) -> list[Row]:
         facts, peer_facts = ours.facts, peer.facts
     what = f"linear probe on {facts['images']:,} labelled images"
     labels = facts["labels"]
-    figures, other_figures = (_figures(side["test"], labels["test"]) for side in (found, other))
+    figures, other_figures = (
+        replicates([_said(side["test"], labels["test"])], None, seed=0) for side in (found, other)
+    )
     lead = {name: difference(figures[name], other_figures[name]) for name in ("accuracy", "auroc")}
     mine, theirs = figures["accuracy"][0], other_figures["accuracy"][0]
-    seen, other_seen = (100 * _figures(side["val"], labels["val"])["accuracy"][0] for side in (found, other))
+    seen, other_seen = (100 * _said(side["val"], labels["val"]).figures()["accuracy"] for side in (found, other))
     accuracy = Row(
         name=f"accuracy on test images, {what}",
         ours=100 * mine,
@@ -66,6 +68,5 @@ def run(labelled: Path, encoder: Path) -> list[Row]:
     return [time, accuracy]
 
 
-def _figures(probabilities: list[list[float]], labels: list[int]) -> dict[str, Replicates]:
-    said = Predictions(np.array(probabilities), np.array(labels), threshold=None, ordinal=False)
-    return replicates([said], None, seed=0)
+def _said(probabilities: list[list[float]], labels: list[int]) -> Predictions:
+    return Predictions(np.array(probabilities), np.array(labels), threshold=None, ordinal=False)

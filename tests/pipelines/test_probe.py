@@ -8,7 +8,10 @@ import pytest
 from PIL import Image
 
 from fewlabel.__main__ import main
-from fewlabel.pipelines.labelled import LEARNED_FROM_LABELS
+from fewlabel.data import load
+from fewlabel.data.config import SourceConfig
+from fewlabel.pipelines.labelled import LEARNED_FROM_LABELS, settled_for
+from fewlabel.supervised.config import FewLabelsConfig
 
 
 def test_the_result_holds_the_curve_the_gain_and_the_leak(trained, striped, tmp_path, capsys):
@@ -55,6 +58,20 @@ def findings(tmp_path):
         rows.append(f"{number:02d}.png,{up},{'' if number % 7 == 0 else across},{rare},{split}")
     (tmp_path / "findings.csv").write_text("\n".join(rows))
     return ["--data", tmp_path / "findings.csv", "--label-column", "up,across,rare"]
+
+
+@pytest.mark.parametrize(
+    ("header", "known", "unknown"), [("label", ["a", "b"], ""), ("up,across", ["1,", "0,", ",0", ",1"], ",")]
+)
+def test_an_image_counts_as_labelled_where_any_label_of_it_is_known(tmp_path, header, known, unknown):
+    rows = [f"path,{header}"]
+    for number in range(12):
+        Image.fromarray(np.full((16, 16), 20 * number, dtype=np.uint8)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{known[number % len(known)] if number < 8 else unknown}")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    data = SourceConfig(data=str(tmp_path / "table.csv"), label_column=header, val_share=0, test_share=0)
+    # A half of eight is two of each, a half of fewer is not. Four more have no label.
+    assert settled_for(load(data), FewLabelsConfig()).labels == (0.5, 1.0)
 
 
 def test_several_labels_an_image(trained, findings, tmp_path, capfd):
